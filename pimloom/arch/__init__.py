@@ -1,0 +1,1 @@
+"""Frozen descriptions of a machine, read from YAML, and their resolution into integer tables."""

@@ -1,0 +1,141 @@
+"""What cannot be true of a memory: sums that do not add up, unknown names, no time between refreshes."""
+
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pimloom.arch.expression import ExpressionError, evaluate
+from pimloom.arch.tree import Keys, did_you_mean
+
+if TYPE_CHECKING:
+    from pimloom.arch.dram import Array, Dram, Tables
+
+LEVELS = {"channel": 0, "bankgroup": 1, "bank": 2}
+MAX_CLOCKS = 2**30
+
+Finding = tuple[Keys, str]
+
+
+def findings(dram: "Dram", pim: Mapping[str, int]) -> list[Finding]:
+    """Pairs of path and message; `pim` holds the symbols that a PIM unit defines, as for `Dram.tables`."""
+    symbols = dram.symbols(pim)
+    found = [*_organisation(dram), *_references(dram), *_expressions(dram, symbols), *_currents(dram)]
+    # Only a description whose names and numbers can be resolved has tables to check.
+    return found or [*_turnaround(dram, dram.tables(pim))]
+
+
+def _organisation(dram: "Dram") -> Iterator[Finding]:
+    factors = (dram.bankgroups, dram.banks_per_bankgroup, dram.rows, dram.columns, dram.access_B)
+    if prod(factors) != dram.channel_capacity_B:
+        yield (
+            ("channel_capacity_B",),
+            (
+                f"{dram.channel_capacity_B} B, but the levels make "
+                f"{' * '.join(map(str, factors))} = {prod(factors)} B"
+            ),
+        )
+    n = dram.timing
+    if {"nRC", "nRAS", "nRP"} <= n.keys() and n["nRC"] < n["nRAS"] + n["nRP"]:
+        yield (
+            ("timing", "nRC"),
+            f"nRC = {n['nRC']} is below nRAS + nRP = {n['nRAS']} + {n['nRP']} = {n['nRAS'] + n['nRP']}",
+        )
+    if {"nFAW", "nRRD"} <= n.keys() and n["nFAW"] < n["nRRD"]:
+        yield ("timing", "nFAW"), f"nFAW = {n['nFAW']} is below nRRD = {n['nRRD']}"
+    for name in ("nBL", "nMAC"):
+        if name in n:
+            yield ("timing", name), f"{name} is derived, not given"
+
+
+def _references(dram: "Dram") -> Iterator[Finding]:
+    for name, rule in dram.constraints.items():
+        for position, side in ((1, rule.before), (2, rule.after)):
+            for i, command in enumerate(side):
+                if command not in dram.commands:
+                    hint = did_you_mean(command, dram.command_names)
+                    yield ("constraints", name, position, i), f"unknown command {command!r}{hint}"
+                elif rule.window > 1 and LEVELS[rule.level] > LEVELS[dram.commands[command].target]:
+                    yield (
+                        ("constraints", name, position, i),
+                        (
+                            f"a window on the {rule.level} level cannot count {command!r}, "
+                            f"which addresses the {dram.commands[command].target} level"
+                        ),
+                    )
+    if dram.refresh.policy == "none":
+        return
+    for meaning in ("refresh", "precharge"):
+        if dram.find(meaning, "channel") is None:
+            yield (
+                ("refresh", "policy"),
+                f"'all_bank' needs a command of the meaning {meaning!r} that addresses a channel",
+            )
+    if any(c.bank == "open" and c.target == "bank" for c in dram.commands.values()) and not dram.find(
+        "activate", "bank"
+    ):
+        yield (
+            ("refresh", "policy"),
+            "'all_bank' needs a command of the meaning 'activate' that addresses a bank",
+        )
+    for timing in {"nREFI", "nRFC"} - dram.timing.keys():
+        yield ("timing",), f"the refresh policy 'all_bank' needs {timing}"
+
+
+def _expressions(dram: "Dram", symbols: Mapping[str, int]) -> Iterator[Finding]:
+    places: list[Finding] = [
+        *((("commands", name, "duration"), c.duration) for name, c in dram.commands.items()),
+        *((("constraints", name, 3), rule.minimum) for name, rule in dram.constraints.items()),
+    ]
+    for path, text in places:
+        try:
+            value = evaluate(text, symbols)
+        except ExpressionError as error:
+            yield path, str(error)
+            continue
+        if value > MAX_CLOCKS:
+            yield path, f"{text!r} is {value} clocks; at most {MAX_CLOCKS} make sense"
+        elif value < 0 and path[0] == "commands":
+            yield path, f"{text!r} is {value} clocks; a duration cannot be negative"
+
+
+def _currents(dram: "Dram") -> Iterator[Finding]:
+    pairs = [("IDD3N_mA", "IDD2N_mA"), ("IDD0_mA", "IDD2N_mA")]
+    pairs += [(name, "IDD3N_mA") for name in ("IDD4R_mA", "IDD4W_mA", "IDD5B_mA")]
+    for name, floor in pairs:
+        high, low = getattr(dram.currents, name), getattr(dram.currents, floor)
+        if high is not None and low is not None and high < low:
+            yield ("currents", name), f"{name} = {high} is below {floor} = {low}"
+
+
+def _turnaround(dram: "Dram", tables: "Tables") -> Iterator[Finding]:
+    """Between two refreshes the banks close, are refreshed, open again one by one, and do some work."""
+    interval, precharge, refresh, *activates = map(int, tables.refresh)
+    if not interval:
+        return
+    single = activates[-1]
+    after = np.repeat(np.arange(len(dram.commands)), np.diff(tables.row_start))
+    before, minimum = tables.row_before, tables.row_min
+    close = _largest(minimum[(after == precharge) & (before != refresh)])
+    renew = _largest(minimum[(before == precharge) & (after == refresh)])
+    reopen = _largest(minimum[before == refresh])
+    between = (before == single) & (after == single) & (tables.row_level < LEVELS["bank"])
+    windows = (tables.win_after == single) & (tables.win_before == single)
+    every = _largest(-(-tables.win_min[windows] // tables.win_size[windows]))
+    spacing = max(1, every, _largest(minimum[between]))
+    work = max((int(tables.reach[a]) for a in activates if a >= 0), default=0)
+    total = close + renew + reopen + dram.banks * spacing + work
+    if interval <= total:
+        yield (
+            ("timing", "nREFI"),
+            (
+                f"nREFI = {interval} leaves no time for work: closing {close}, then {renew}, "
+                f"refresh {reopen}, opening {dram.banks} banks {dram.banks * spacing}, first use {work} "
+                f"make {total} clocks"
+            ),
+        )
+
+
+def _largest(values: "Array") -> int:
+    return int(values.max(initial=0))

@@ -1,0 +1,17 @@
+"""The shipped descriptions: YAML files with a source for every number, and where they lie."""
+
+from pathlib import Path
+
+FOLDERS = {
+    "dram": "dram",
+    "arch": "archs",
+    "model": "models",
+    "sweep": "sweeps",
+    "measured": "baselines",
+    "processors": "baselines",
+}
+
+
+def folder(kind: str) -> Path:
+    """Directory of the shipped descriptions of one kind (a key of `FOLDERS`)."""
+    return Path(__file__).parent / FOLDERS[kind]

@@ -1,0 +1,1 @@
+"""Results become joules, tables, figures and comparisons with published numbers."""

@@ -1,0 +1,249 @@
+"""What a speedup is against: measured GPU steps, and rooflines of processors that were not measured.
+
+A GPU or CPU takes the whole prompt in one pass, and so it is priced here, also where the machine that it is
+compared with goes token by token.
+"""
+
+import csv
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pimloom import configs
+from pimloom.arch.base import Count, Description, Strict
+from pimloom.arch.document import InputError, load
+from pimloom.workloads.graph import Op, decoder_ops
+from pimloom.workloads.model import Model
+from pimloom.workloads.request import Workload
+
+_FOLDER = Path(configs.__file__).parent / "baselines"
+_NS_PER_MS = 1e6
+_NS_PER_S = 1e9
+_PJ_PER_NJ = 1e3
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Shape(Strict):
+    """What was measured under a name."""
+
+    layers: Count
+    d_model: Count
+    heads: Count
+    d_ff: Count
+    vocab: Count
+
+
+class Measured(Description):
+    """The provenance of a table of measured decode steps."""
+
+    kind: Literal["measured"]
+    processor: str
+    table: str
+    modes: dict[str, str]
+    """How the kernels were started, and what that stands for."""
+    shapes: dict[str, Shape]
+
+
+class Processor(Strict):
+    """Data-sheet peaks."""
+
+    name: str
+    fp16_FLOPps: Positive | None
+    """None: no such arithmetic, so the processor computes in fp32 on fp32 weights."""
+    fp32_FLOPps: Positive
+    memory_Bps: Positive
+    tdp_W: Positive
+
+    @property
+    def value_B(self) -> int:
+        """Bytes of a weight, and of a value in the KV cache."""
+        return 2 if self.fp16_FLOPps else 4
+
+    @property
+    def peak_FLOPps(self) -> float:
+        """Peak in the arithmetic that the processor computes in."""
+        return self.fp16_FLOPps or self.fp32_FLOPps
+
+
+class Processors(Description):
+    """The processors of the roofline model by their keys."""
+
+    kind: Literal["processors"]
+    processors: dict[str, Processor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One decode step of a batch, interpolated between measured contexts."""
+
+    time_ns: float
+    power_W: float
+    """The whole board's."""
+    is_clamped: bool
+    """The context lies outside the measured ones, and the nearest of them stands for it."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A whole run on another processor."""
+
+    name: str
+    kind: Literal["measured", "roofline"]
+    time_ns: float
+    energy_pJ: float | None
+    note: str
+    """What the figures are and are not; to be printed with them."""
+
+
+@cache
+def measured() -> Measured:
+    """The provenance of the H200's table."""
+    return load(Measured, "measured", str(_FOLDER / "h200.yaml"))[0]
+
+
+@cache
+def processors() -> dict[str, Processor]:
+    """All processors of the roofline model."""
+    return load(Processors, "processors", str(_FOLDER / "processors.yaml"))[0].processors
+
+
+@cache
+def _points() -> dict[tuple[str, str, int], list[tuple[int, float, float]]]:
+    """(model, mode, batch) → ascending (context, time_ns, power_W)."""
+    points = defaultdict(list)
+    with (_FOLDER / measured().table).open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            point = int(row["context"]), float(row["ms_per_step"]) * _NS_PER_MS, float(row["watts"])
+            points[row["model"], row["mode"], int(row["batch"])].append(point)
+    return {key: sorted(values) for key, values in points.items()}
+
+
+def measured_step(model_name: str, mode: str, context: int, batch: int = 1) -> Step:
+    """A decode step of the H200 that attends to `context` tokens; time and power each linear between points.
+
+    Raises InputError, with what was measured, for a model, mode and batch that were not.
+    """
+    points = _points().get((model_name, mode, batch))
+    if points is None:
+        known = ", ".join(f"{name} {how} batch {size}" for name, how, size in _points())
+        raise InputError(f"{model_name} {mode} batch {batch} was not measured; measured: {known}")
+    right = bisect_left(points, context, key=lambda point: point[0])
+    if right == len(points) or (right == 0 and points[0][0] != context):
+        _, time_ns, power_W = points[min(right, len(points) - 1)]
+        return Step(time_ns, power_W, is_clamped=True)
+    left = max(right - 1, 0)
+    (start, *low), (end, *high) = points[left], points[right]
+    share = (context - start) / (end - start) if right else 0.0
+    time_ns, power_W = (a + share * (b - a) for a, b in zip(low, high, strict=True))
+    return Step(time_ns, power_W, is_clamped=False)
+
+
+def roofline_time_per_token_ns(
+    processor: Processor, model: Model, context: int, embedding: bool = True, head: bool = True
+) -> float:
+    """One decode step of one sequence that attends to `context` tokens, at the processor's peaks.
+
+    Each operator takes the longer of bytes / memory bandwidth and operations / peak; operators add up.
+    """
+    workload = Workload(prompt=1, generate=1, embedding=embedding, head=head)
+    return _pass_ns(processor, model, workload, 1, context)
+
+
+def _pass_ns(processor: Processor, model: Model, workload: Workload, tokens: int, context: float) -> float:
+    """A pass of `tokens` tokens of each sequence, the last of which attends to `context`.
+
+    A lower bound on purpose: activations stay on the chip, and only matrices and attention count operations.
+    """
+    value_B, batch = processor.value_B, workload.batch
+    # Token i of the pass attends to context - tokens + 1 + i tokens.
+    attended = tokens * context - tokens * (tokens - 1) / 2
+
+    def time_s(op: Op) -> float:
+        values, operations = 0.0, 0.0
+        match op.kind:
+            case "linear":
+                out, size = op.shape
+                rows = 1 if op.group == "lm_head" else tokens
+                values = prod(op.shape) + (out if len(op.parameters) > 1 else 0)
+                operations = 2 * out * size * batch * rows
+            case "score" | "context":
+                values = model.d_model * context * batch
+                operations = 2 * model.d_model * attended * batch
+            case "cache_k" | "cache_v":
+                values = model.d_model * tokens * batch
+            case "embed":
+                values = 2 * model.d_model * tokens * batch
+            case "layernorm":
+                values = 2 * model.d_model
+        return max(values * value_B / processor.memory_Bps, operations / processor.peak_FLOPps)
+
+    graph = decoder_ops(model, workload.embedding, workload.head)
+    once = sum(time_s(op) for op in graph.prologue + graph.epilogue)
+    return (once + model.layers * sum(time_s(op) for op in graph.layer)) * _NS_PER_S
+
+
+def compare(model: Model, workload: Workload) -> list[Baseline]:
+    """The same work on every processor that is known: first what was measured, then the rooflines."""
+    found = list(_measured_runs(model, workload))
+    note = "" if found else f"{model.name} with a batch of {workload.batch} was not measured on any GPU; "
+    return found + [_roofline_run(p, model, workload, note) for p in processors().values()]
+
+
+def _measured_runs(model: Model, workload: Workload) -> Iterator[Baseline]:
+    name = _measured_as(model)
+    processor = next(p for p in processors().values() if p.name == measured().processor)
+    for mode, meaning in measured().modes.items():
+        if name is None or (name, mode, workload.batch) not in _points():
+            continue
+        steps = [
+            measured_step(name, mode, c, workload.batch) for c in range(workload.prompt, workload.passes + 1)
+        ]
+        times_ns = [step.time_ns for step in steps]
+        notes = [f"{meaning}; board power; LM head included, embedding look-up left out"]
+        if name != model.name:
+            notes.append(f"measured as {name}, which has the same shape")
+        if any(step.is_clamped for step in steps):
+            contexts = [context for context, *_ in _points()[name, mode, workload.batch]]
+            notes.append(f"contexts outside {contexts[0]} to {contexts[-1]} take the nearest measured one")
+        if workload.prompt > 1:
+            # Prompts of gpt3-xl were measured apart: 1.71, 3.05 and 10.3 ms for 128, 512 and 2048 tokens, up
+            # to 1.9 times as long as this.
+            bound_ns = _pass_ns(processor, model, workload, workload.prompt, workload.prompt)
+            times_ns[0] = max(times_ns[0], bound_ns)
+            notes.append(
+                "the prompt was not measured: it takes the longer of one measured step and its roofline, "
+                "which flatters the GPU"
+            )
+        energy_nJ = sum(time_ns * step.power_W for time_ns, step in zip(times_ns, steps, strict=True))
+        title = f"{processor.name}, {mode}"
+        yield Baseline(title, "measured", sum(times_ns), energy_nJ * _PJ_PER_NJ, "; ".join(notes))
+
+
+def _measured_as(model: Model) -> str | None:
+    """The measured model of the same shape, by preference the one of the same name."""
+    shape = Shape(**{key: getattr(model, key) for key in Shape.model_fields})
+    same = [name for name, other in measured().shapes.items() if other == shape]
+    return model.name if model.name in same else next(iter(same), None)
+
+
+def _roofline_run(processor: Processor, model: Model, workload: Workload, note: str) -> Baseline:
+    time_ns = _pass_ns(processor, model, workload, workload.prompt, workload.prompt)
+    steps = workload.passes - workload.prompt
+    # With one token a pass every operator is linear in the context, so the mean context gives the exact sum.
+    mean_context = workload.prompt + (steps + 1) / 2
+    time_ns += steps * _pass_ns(processor, model, workload, 1, mean_context)
+    note += (
+        f"roofline from data-sheet peaks, fp{8 * processor.value_B}, nothing measured: no run is faster "
+        f"unless its weights stay in caches; energy if it drew its TDP of {processor.tdp_W:g} W"
+    )
+    return Baseline(
+        f"{processor.name}, roofline", "roofline", time_ns, time_ns * processor.tdp_W * _PJ_PER_NJ, note
+    )

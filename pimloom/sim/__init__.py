@@ -1,0 +1,1 @@
+"""Tasks become time and numbers: Numba kernels, the SimPy engine, functional execution, results."""

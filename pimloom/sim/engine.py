@@ -1,0 +1,372 @@
+"""The engine: tasks in, times and counts out.
+
+Time is in picoseconds. PIM channels, the ASIC and the link are SimPy processes; commands never touch SimPy, a
+channel issues a whole program at once. A stretch of tasks that no outside event can disturb needs no event per
+task either: the chain kernel runs it in one call and SimPy sees its end only. Both ways give the same times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import simpy
+
+from pimloom.arch.machine import Arch
+from pimloom.sim import asic
+from pimloom.sim.chain import ASIC, PIM, Clocks, Stretch, new_board, run_chain, settle
+from pimloom.sim.channel import (
+    CHANGED, EXTRA_ANY_OPEN, EXTRA_BANK_OPEN, EXTRA_STEPPED, EXTRA_TAIL, EXTRAS, I8, OPEN_BANKS, Code,
+    accumulators, issue, new_scratch, new_state,
+)  # fmt: skip
+from pimloom.sim.clock import edge_ps, first_edge
+from pimloom.sim.naive import NaiveChannel
+from pimloom.traces.program import Program
+from pimloom.traces.task import AsicTask, Block, Pass, PimTask, Task
+
+EngineName = Literal["fast", "events", "naive"]
+"""fast: chain kernel; events: SimPy processes with the channel kernel; naive: the same with plain Python."""
+
+FIELDS = ("code", "count", "bank", "row", "column", "buffer", "d_bank", "d_column", "d_buffer")
+
+
+class Times(NamedTuple):
+    """Start and end of every task of a block: i8[repeat, task] in ps."""
+
+    begin: I8
+    end: I8
+
+
+Observer = Callable[[Pass, list[Times]], None]
+
+
+class Library:
+    """All programs of a run, each stored once, as the arrays that the kernel reads."""
+
+    def __init__(self) -> None:
+        self._index: dict[int, int] = {}
+        self._programs: list[Program] = []
+        self._code: Code | None = None
+
+    def number(self, program: Program | None) -> int:
+        """Return the program's number, -1 for None."""
+        if program is None:
+            return -1
+        key = id(program)
+        if key not in self._index:
+            self._index[key] = len(self._programs)
+            self._programs.append(program)
+            self._code = None
+        return self._index[key]
+
+    def code(self) -> Code:
+        """Return the programs one behind the other."""
+        if self._code is None:
+            lengths = [len(p.code) for p in self._programs]
+            start = np.cumsum([0, *lengths]).astype(np.int64)
+            empty = np.empty(0, np.int32)
+            arrays = (np.concatenate([empty, *(getattr(p, f) for p in self._programs)]) for f in FIELDS)
+            self._code = Code(start, *arrays)
+        return self._code
+
+
+class Device(Protocol):
+    """The channels of a machine, one program at a time."""
+
+    def issue(self, channel: int, program: Program | None, base_bank: int, base_row: int, start: int) -> int:
+        """Issue a program from clock `start` on; return the clock at which its last data is over."""
+
+    def totals(self, clock: int) -> I8:
+        """Close the books at `clock`; return i8[channel, accumulators] as `sim.channel` lays them out."""
+
+
+class KernelDevice:
+    """The channel kernel, one call a program; `log` keeps every command issued."""
+
+    def __init__(self, arch: Arch, log_room: int = 0) -> None:
+        self.tables = arch.tables()
+        channels = arch.dram.channels
+        self.state, self.scratch = new_state(self.tables, channels), new_scratch(self.tables)
+        self.acc = np.zeros((channels, accumulators(self.tables)), np.int64)
+        self.log = np.zeros((channels, log_room, 6), np.int64)
+        self.library = Library()
+
+    def issue(self, channel: int, program: Program | None, base_bank: int, base_row: int, start: int) -> int:
+        """See `Device`."""
+        number = self.library.number(program)
+        return issue(
+            self.tables, self.library.code(), number, base_bank, base_row, start, self.state, channel,
+            self.scratch, self.acc[channel], self.log[channel],
+        )  # fmt: skip
+
+    def totals(self, clock: int) -> I8:
+        """See `Device`."""
+        for c in range(len(self.acc)):
+            self.issue(c, None, 0, 0, clock)
+            _close_books(self.state.scalar[c], self.acc[c], clock)
+        return self.acc
+
+
+def _close_books(scalar: I8, acc: I8, clock: int) -> None:
+    """Count the clocks since the last change of the open banks."""
+    extras = len(acc) - EXTRAS
+    acc[extras + EXTRA_BANK_OPEN] += scalar[OPEN_BANKS] * (clock - scalar[CHANGED])
+    acc[extras + EXTRA_ANY_OPEN] += (clock - scalar[CHANGED]) if scalar[OPEN_BANKS] else 0
+    scalar[CHANGED] = clock
+
+
+class NaiveDevice:
+    """Plain Python channels."""
+
+    def __init__(self, arch: Arch, keep_log: bool = False) -> None:
+        self.names = list(arch.dram.command_names)
+        symbols = arch.dram.symbols({"nMAC": arch.nMAC})
+        self.channels = [NaiveChannel(arch.dram, symbols, keep_log) for _ in range(arch.dram.channels)]
+
+    def issue(self, channel: int, program: Program | None, base_bank: int, base_row: int, start: int) -> int:
+        """See `Device`."""
+        return self.channels[channel].issue(program, base_bank, base_row, start)
+
+    def totals(self, clock: int) -> I8:
+        """See `Device`."""
+        n = len(self.names)
+        acc = np.zeros((len(self.channels), 2 * n + EXTRAS), np.int64)
+        for c, channel in enumerate(self.channels):
+            channel.issue(None, 0, 0, clock)
+            channel._account(clock)
+            acc[c, :n] = [channel.counts[name] for name in self.names]
+            acc[c, n : 2 * n] = [channel.clocks[name] for name in self.names]
+            acc[c, 2 * n + EXTRA_BANK_OPEN] = channel.bank_open
+            acc[c, 2 * n + EXTRA_ANY_OPEN] = channel.any_open
+            acc[c, 2 * n + EXTRA_TAIL] = channel.tail
+            acc[c, 2 * n + EXTRA_STEPPED] = acc[c, :n].sum()
+        return acc
+
+
+@dataclass
+class Outcome:
+    """What a run leaves behind: its end in ps, i8[channel, accumulators], the ASIC's busy time in ps."""
+
+    end_ps: int
+    totals: I8
+    asic_busy_ps: int
+
+
+def run(
+    arch: Arch, passes: Iterable[Pass], observe: Observer, engine: EngineName = "fast", device: Device | None = None
+) -> Outcome:
+    """Run passes one after the other; `observe` gets each pass with the times of its blocks' tasks.
+
+    device: channels to run on, for the engines other than "fast"; None = new ones
+    """
+    clocks = Clocks(
+        arch.dram.clock_Hz, arch.asic.clock_Hz, round(arch.link.latency_ns * 1000),
+        arch.mapping.barrier == "instruction",
+    )  # fmt: skip
+    if engine == "fast":
+        return _Fast(arch, clocks).run(passes, observe)
+    if device is None:
+        device = NaiveDevice(arch) if engine == "naive" else KernelDevice(arch)
+    return _Events(arch, clocks, device).run(passes, observe)
+
+
+def _cycles(arch: Arch, task: AsicTask) -> int:
+    return asic.cycles(arch.asic, task.function, task.size, task.count, len(task.inputs))
+
+
+class _Fast:
+    """SimPy with one event a pass; the chain kernel in between."""
+
+    def __init__(self, arch: Arch, clocks: Clocks) -> None:
+        self.arch, self.clocks = arch, clocks
+        self.device = KernelDevice(arch)
+        self.registers: dict[str, int] = {}
+        self.board = new_board(0, arch.dram.channels)
+        self.rows: dict[int, tuple[Task, tuple[Any, ...]]] = {}
+        self.stretches: dict[int, tuple[Block, Stretch]] = {}
+        self.asic_busy = 0
+
+    def run(self, passes: Iterable[Pass], observe: Observer) -> Outcome:
+        env = simpy.Environment()
+        env.process(self._controller(env, passes, observe))
+        env.run()
+        d, board = self.device, self.board
+        log = d.log[0]
+        settle(d.tables, d.library.code(), self.clocks, d.state, board, d.scratch, d.acc, log)
+        clock = int(first_edge(board.free[0], self.clocks.dram_Hz))
+        for c in range(len(d.acc)):
+            _close_books(d.state.scalar[c], d.acc[c], clock)
+        return Outcome(int(board.free[0]), d.acc, self.asic_busy)
+
+    def _controller(
+        self, env: simpy.Environment, passes: Iterable[Pass], observe: Observer
+    ) -> Generator[simpy.Event, Any, None]:
+        d = self.device
+        one = np.zeros(d.acc.shape[1], np.int64)
+        for item in passes:
+            stretches = [self._stretch(block) for block in item.blocks]
+            code = d.library.code()
+            times = []
+            for block, stretch in zip(item.blocks, stretches, strict=True):
+                shape = (block.repeat, len(block.tasks))
+                begin, end = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+                run_chain(
+                    d.tables, code, stretch, block.repeat, self.clocks, d.state, self.board, d.scratch, one,
+                    d.acc, begin, end, d.log[0],
+                )  # fmt: skip
+                times.append(Times(begin, end))
+                on_asic = stretch.unit == ASIC
+                self.asic_busy += int((end - begin)[:, on_asic].sum())
+            yield env.timeout(int(self.board.free[0]) - env.now)
+            observe(item, times)
+
+    def _register(self, names: Iterable[str], width: int) -> list[int]:
+        numbers = [self.registers.setdefault(name, len(self.registers)) for name in names]
+        return numbers + [-1] * (width - len(numbers))
+
+    def _row(self, task: Task) -> tuple[Any, ...]:
+        """Return the task as numbers; tasks that come again are encoded once."""
+        if id(task) not in self.rows:
+            channels = self.arch.dram.channels
+            reads, writes = self._register(task.reads, 4), self._register(task.writes, 2)
+            if isinstance(task, PimTask):
+                programs = [self.device.library.number(p) for p in task.programs]
+                row = (PIM, programs, task.base_bank, 0, reads, writes)
+            else:
+                row = (ASIC, [-1] * channels, 0, _cycles(self.arch, task), reads, writes)
+            self.rows[id(task)] = (task, row)  # the task is kept, so its id stays its own
+        return self.rows[id(task)][1]
+
+    def _stretch(self, block: Block) -> Stretch:
+        rows = [self._row(task) for task in block.tasks]
+        missing = len(self.registers) - len(self.board.written)
+        if missing > 0:
+            more = np.zeros(missing, np.int64)
+            b = self.board
+            self.board = b._replace(
+                written=np.concatenate([b.written, more]), read=np.concatenate([b.read, more])
+            )
+        return Stretch(*(np.array(column, np.int64) for column in zip(*rows, strict=True)))
+
+
+@dataclass(eq=False)
+class _Job:
+    """A task under way: what it waits for, when it started, how many channels are still to go."""
+
+    task: Task
+    base_row: int
+    ready: list[simpy.Event]
+    done: simpy.Event
+    left: int
+    over: int = 0
+    begin: int = 0
+    end: int = 0
+
+
+@dataclass(eq=False)
+class _Events:
+    """Every channel, the ASIC and the link as processes; a task is handed to its units in order."""
+
+    arch: Arch
+    clocks: Clocks
+    device: Device
+    env: simpy.Environment = field(default_factory=simpy.Environment)
+    asic_busy: int = 0
+
+    def run(self, passes: Iterable[Pass], observe: Observer) -> Outcome:
+        self.queues = [simpy.Store(self.env) for _ in range(self.arch.dram.channels)]
+        self.asic_queue = simpy.Store(self.env)
+        for c in range(len(self.queues)):
+            self.env.process(self._channel(c))
+        self.env.process(self._asic())
+        self.env.process(self._sequencer(passes, observe))
+        self.env.run()
+        end = int(self.env.now)
+        totals = self.device.totals(int(first_edge(end, self.clocks.dram_Hz)))
+        return Outcome(end, totals, self.asic_busy)
+
+    def _sequencer(self, passes: Iterable[Pass], observe: Observer) -> Generator[simpy.Event, Any, None]:
+        """Hand out tasks in order: each after the last one's end, or, without barrier, with what it waits for."""
+        writer: dict[str, simpy.Event] = {}
+        readers: dict[str, list[simpy.Event]] = {}
+        for item in passes:
+            blocks = []
+            for block in item.blocks:
+                jobs = []
+                for turn in range(block.repeat):
+                    for task in block.tasks:
+                        job = self._job(task, turn * block.row_stride, writer, readers)
+                        jobs.append(job)
+                        if self.clocks.barrier:
+                            yield job.done
+                blocks.append(jobs)
+            self.env.process(self._report(item, blocks, observe))
+
+    def _report(
+        self, item: Pass, blocks: list[list[_Job]], observe: Observer
+    ) -> Generator[simpy.Event, Any, None]:
+        """Wait until a pass is over and show its times."""
+        yield self.env.all_of([job.done for jobs in blocks for job in jobs])
+        times = []
+        for block, jobs in zip(item.blocks, blocks, strict=True):
+            shape = (block.repeat, len(block.tasks))
+            begin = np.array([job.begin for job in jobs], np.int64).reshape(shape)
+            times.append(Times(begin, np.array([job.end for job in jobs], np.int64).reshape(shape)))
+        observe(item, times)
+
+    def _job(
+        self, task: Task, stride: int, writer: dict[str, simpy.Event], readers: dict[str, list[simpy.Event]]
+    ) -> _Job:
+        before = [writer[name] for name in (*task.reads, *task.writes) if name in writer]
+        before += [event for name in task.writes for event in readers.get(name, [])]
+        done = self.env.event()
+        if isinstance(task, PimTask):
+            busy = [c for c, program in enumerate(task.programs) if program is not None]
+            job = _Job(task, task.base_row + stride, before, done, len(busy))
+            for c in busy:
+                self.queues[c].put(job)
+        else:
+            job = _Job(task, 0, before, done, 0)
+            self.asic_queue.put(job)
+        for name in task.reads:
+            readers.setdefault(name, []).append(done)
+        for name in task.writes:
+            writer[name], readers[name] = done, []
+        return job
+
+    def _channel(self, c: int) -> Generator[simpy.Event, Any, None]:
+        while True:
+            job = yield self.queues[c].get()
+            yield self.env.all_of(job.ready)
+            job.begin = int(self.env.now)
+            yield self._link()
+            task: PimTask = job.task
+            start = int(first_edge(int(self.env.now), self.clocks.dram_Hz))
+            over = self.device.issue(c, task.programs[c], task.base_bank, job.base_row, start)
+            job.over, job.left = max(job.over, int(over)), job.left - 1
+            if job.left == 0:
+                self.env.process(self._answer(job))
+
+    def _answer(self, job: _Job) -> Generator[simpy.Event, Any, None]:
+        """Bring the last result back over the link."""
+        yield self.env.timeout(max(0, int(edge_ps(job.over, self.clocks.dram_Hz)) - self.env.now))
+        yield self._link()
+        job.end = int(self.env.now)
+        job.done.succeed()
+
+    def _link(self) -> simpy.Event:
+        return self.env.timeout(self.clocks.link_ps)
+
+    def _asic(self) -> Generator[simpy.Event, Any, None]:
+        f = self.clocks.asic_Hz
+        while True:
+            job = yield self.asic_queue.get()
+            yield self.env.all_of(job.ready)
+            edge = int(first_edge(int(self.env.now), f))
+            job.begin = int(edge_ps(edge, f))
+            job.end = int(edge_ps(edge + _cycles(self.arch, job.task), f))
+            self.asic_busy += job.end - job.begin
+            yield self.env.timeout(job.end - self.env.now)
+            job.done.succeed()

@@ -1,0 +1,42 @@
+"""The one Numba decorator, and a compilation cache that notices every edit of the package.
+
+Numba keys its on-disk cache by the kernel's own file only, so an edited callee or constant in another
+file would go unnoticed. The cache folder is therefore named by a hash of all of pimloom's source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar, cast
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def source_hash() -> str:
+    """Return 16 hex digits that change with any Python file of the package."""
+    digest = hashlib.sha256()
+    package = Path(__file__).resolve().parents[1]
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_folder() -> str:
+    root = os.environ.get("NUMBA_CACHE_DIR")
+    base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pimloom"
+    return str(base / f"{source_hash()}-py{sys.version_info.major}{sys.version_info.minor}")
+
+
+numba.config.CACHE_DIR = _cache_folder()
+
+
+def kernel(function: F) -> F:
+    """Compile `function` to machine code on first use; integers only, so no fast-math flags."""
+    return cast(F, numba.njit(cache=True, nogil=True)(function))

@@ -1,0 +1,1 @@
+"""Models, operators, weights and requests: everything about the work, nothing about the machine."""

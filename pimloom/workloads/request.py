@@ -1,0 +1,33 @@
+"""What is asked of a model: so many prompt tokens, so many new ones, so many sequences at once."""
+
+from pimloom.arch.base import Count, Strict
+from pimloom.arch.document import InputError
+from pimloom.workloads.model import Model
+
+
+class Workload(Strict):
+    """One run. Every sequence of the batch has the same prompt length and the same number of new tokens."""
+
+    prompt: Count
+    """Tokens given."""
+    generate: Count
+    """New tokens asked for."""
+    batch: Count = 1
+    """Sequences side by side."""
+    embedding: bool = True
+    """The look-up of token and position tables is part of the run."""
+    head: bool = True
+    """So is the LM head."""
+
+    @property
+    def passes(self) -> int:
+        """Passes through the decoder: one a token, and the last prompt token's gives the first new one."""
+        return self.prompt + self.generate - 1
+
+    def check_fits(self, model: Model) -> None:
+        """Raise InputError where the run needs more positions than the model has."""
+        if self.passes > model.positions:
+            raise InputError(
+                f"workload: prompt {self.prompt} + generate {self.generate} - 1 = {self.passes} positions, "
+                f"but {model.name} has {model.positions}"
+            )
