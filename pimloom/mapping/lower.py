@@ -388,7 +388,10 @@ def embed(site: Site, op: Op, position: int, sequence: int) -> list[Task]:
 
 
 def read_parameters(site: Site, name: str) -> list[Task]:
-    """Read the vectors of a layer (or of the epilogue) into the ASIC: norm weights and biases."""
+    """Read the vectors of a layer (or of the epilogue) into the ASIC: norm weights and biases.
+
+    The same for every token; the caller lowers it once.
+    """
     region = site.regions.get(f"{name}.parameters")
     if region is None:
         return []

@@ -19,6 +19,7 @@ class Planner:
     def __init__(self, site: Site) -> None:
         self.site = site
         self._fixed: dict[tuple[str, int], list[Task]] = {}
+        self._parameters = {name: read_parameters(site, name) for name in ("layer", "epilogue")}
 
     def passes(self) -> Iterator[Pass]:
         """Yield the passes of the workload in order.
@@ -35,10 +36,10 @@ class Planner:
         blocks = []
         if graph.prologue:
             blocks.append(Block("", tuple(self._tasks(graph.prologue, position))))
-        layer = [*read_parameters(site, "layer"), *self._tasks(graph.layer, position)]
+        layer = [*self._parameters["layer"], *self._tasks(graph.layer, position)]
         blocks.append(Block("layer{}.", tuple(layer), site.model.layers, site.layer_rows))
         if epilogue:
-            tasks = [*read_parameters(site, "epilogue"), *self._tasks(graph.epilogue, position)]
+            tasks = [*self._parameters["epilogue"], *self._tasks(graph.epilogue, position)]
             blocks.append(Block("", tuple(tasks)))
         return Pass(position, tuple(blocks))
 

@@ -26,13 +26,14 @@ class Stretch(NamedTuple):
     """Tasks in issue order, struct of arrays.
 
     unit: i8[n]  PIM or ASIC; program: i8[n, channel]  index into `Code`, -1 = idle
-    base_bank: i8[n]  added to every bank address; cycles: i8[n]  ASIC clocks
+    base_bank, base_row: i8[n]  added to every bank and row address; cycles: i8[n]  ASIC clocks
     reads: i8[n, r], writes: i8[n, w]  register numbers, -1 = none
     """
 
     unit: I8
     program: I8
     base_bank: I8
+    base_row: I8
     cycles: I8
     reads: I8
     writes: I8
@@ -113,6 +114,15 @@ def copy_channel(state: State, a: int, b: int) -> None:
 
 
 @kernel
+def separate(state: State, leader: I8) -> None:
+    """Make every channel a class of its own."""
+    for c in range(len(leader)):
+        if leader[c] != c:
+            copy_channel(state, leader[c], c)
+            leader[c] = c
+
+
+@kernel
 def share(leader: I8, c: int, one: I8, acc: I8) -> None:
     """Add what class c did to the books of all its channels."""
     for m in range(c, len(leader)):
@@ -123,16 +133,21 @@ def share(leader: I8, c: int, one: I8, acc: I8) -> None:
 
 @kernel
 def run_chain(
-    tables: Tables, code: Code, stretch: Stretch, repeat: int, clocks: Clocks, state: State, board: Board,
-    scratch: Scratch, one: I8, acc: I8, begin: I8, end: I8, no_log: I8,
+    tables: Tables, code: Code, stretch: Stretch, repeat: int, row_stride: int, clocks: Clocks, state: State,
+    board: Board, scratch: Scratch, one: I8, acc: I8, begin: I8, end: I8, logs: I8,
 ) -> None:  # fmt: skip
-    """Run the stretch `repeat` times.
+    """Run the stretch `repeat` times, base rows advancing by `row_stride`.
 
     one: i8[accumulators]  working memory; acc: i8[channel, accumulators]  added to
     begin, end: i8[repeat, n]  start and end of every task in ps, filled
+    logs: i8[channel, room, 6]  log of every channel as `issue` fills it; room 0 = none. With logs every channel
+    is computed by itself.
     """
     leader, free = board.leader, board.free
     channels = len(leader)
+    logging = logs.shape[1] > 0
+    if logging:
+        separate(state, leader)
     for turn in range(repeat):
         for i in range(len(stretch.unit)):
             t = ready_ps(stretch, i, clocks, board)
@@ -151,12 +166,12 @@ def run_chain(
                         copy_channel(state, old, c)
                         leader[c] = c
                     classes += leader[c] == c
-                if classes > 1:
+                if classes > 1 and not logging:
                     # Idle channels stay as they are: without barrier their next program may start earlier.
                     for c in range(channels):
                         if leader[c] == c and stretch.program[i, c] >= 0 and state.scalar[c, DUE] <= start:
                             one[:] = 0
-                            issue(tables, code, -1, 0, 0, start, state, c, scratch, one, no_log)
+                            issue(tables, code, -1, 0, 0, start, state, c, scratch, one, logs[c])
                             share(leader, c, one, acc)
                     for c in range(1, channels):
                         a, since = 0, start if stretch.program[i, c] >= 0 else 2 * NEVER
@@ -175,8 +190,8 @@ def run_chain(
                     if leader[c] == c and stretch.program[i, c] >= 0:
                         one[:] = 0
                         over = issue(
-                            tables, code, stretch.program[i, c], stretch.base_bank[i], 0, start, state, c,
-                            scratch, one, no_log,
+                            tables, code, stretch.program[i, c], stretch.base_bank[i],
+                            stretch.base_row[i] + turn * row_stride, start, state, c, scratch, one, logs[c],
                         )  # fmt: skip
                         last = max(last, over)
                         share(leader, c, one, acc)
@@ -193,16 +208,13 @@ def run_chain(
 
 @kernel
 def settle(
-    tables: Tables, code: Code, clocks: Clocks, state: State, board: Board, scratch: Scratch, acc: I8, no_log: I8
+    tables: Tables, code: Code, clocks: Clocks, state: State, board: Board, scratch: Scratch, acc: I8, logs: I8
 ) -> None:
-    """Bring every channel to the end of the run: refreshes that fell due, clocks with open banks."""
+    """Bring every channel to the end of the run: the refreshes that fell due."""
     clock = first_edge(board.free[0], clocks.dram_Hz)
+    separate(state, board.leader)
     for c in range(len(board.leader)):
-        if board.leader[c] != c:
-            copy_channel(state, board.leader[c], c)
-            board.leader[c] = c
-    for c in range(len(board.leader)):
-        issue(tables, code, -1, 0, 0, clock, state, c, scratch, acc[c], no_log)
+        issue(tables, code, -1, 0, 0, clock, state, c, scratch, acc[c], logs[c])
 
 
 def new_board(registers: int, channels: int) -> Board:

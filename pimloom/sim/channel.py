@@ -36,6 +36,8 @@ the last command; clock of the next refresh; clock at which the number of open b
 CLOSED, SPLIT = -1, -2
 OPENS, CLOSES = 1, 2
 """Values of `Tables.effect`."""
+PAYS = 24
+"""Instructions still to come in a loop from which on looking for a period costs less than stepping (measured)."""
 EXTRA_BANK_OPEN, EXTRA_ANY_OPEN, EXTRA_TAIL, EXTRA_STEPPED, EXTRAS = range(5)
 """Accumulators behind the two per-command blocks: bank-clocks open, clocks with a bank open, clocks from
 the last command to the end of its data, commands stepped one by one (the others were skipped)."""
@@ -166,6 +168,7 @@ def issue(
     depth = 0
     plus_row = plus_column = plus_buffer = 0
     k = 0  # issues done of the current instruction
+    stepped = 0
     previous, previous_bank = -1, -1  # last command, if it was one of the program
     phase = 0  # of a refresh: 0 none, 1 close, 2 refresh, 3 open again
     restore, restore_bank = CLOSED, 0
@@ -192,7 +195,7 @@ def issue(
                 plus_column += column_of[head]
                 plus_buffer += buffer_of[head]
                 left = count[head] - loop_done[d]
-                if left > 2 and not logging:
+                if left > 2 and left * (pc - head) > PAYS and not logging:
                     same = seen_at[d] >= 0
                     if same:
                         then = old_scalar[d, LAST]
@@ -248,8 +251,7 @@ def issue(
                             if changed != old_scalar[d, CHANGED]:
                                 changed += jump
                             for i in range(len(acc)):
-                                if i != extras + EXTRA_STEPPED:
-                                    acc[i] += times * (acc[i] - old_acc[d, i])
+                                acc[i] += times * (acc[i] - old_acc[d, i])
                             last += jump
                             end += jump
                             cursor += jump
@@ -286,30 +288,37 @@ def issue(
             floor = max(start, last + 1)
             if c == previous and bank == previous_bank and gap[c] > 0:
                 # Only its own stamp has moved since the last issue, so the gap is the whole rule.
-                n = count[pc] - k if d_bank[pc] == 0 else 1
-                n = min(n, (due - 1 - last) // gap[c])
-                if n > 0:
+                step, before, same_bank = gap[c], last, bank_of[pc] + k * d_bank[pc]
+                while True:
+                    n = count[pc] - k if d_bank[pc] == 0 else 1
+                    if last + n * step >= due:
+                        n = (due - 1 - last) // step
                     if logging:
-                        for i in range(n):
+                        for i in range(k, k + n):
                             at = log[0, 0] + 1
                             log[0, 0] = at
-                            log[at, 0], log[at, 1], log[at, 2], log[at, 3] = last + (i + 1) * gap[c], c, bank, row
-                            log[at, 4] = column_of[pc] + plus_column + (k + i) * d_column[pc]
-                            log[at, 5] = buffer_of[pc] + plus_buffer + (k + i) * d_buffer[pc]
-                    last += n * gap[c]
+                            log[at, 0], log[at, 1], log[at, 2] = last + (i - k + 1) * step, c, bank
+                            log[at, 3] = row_of[pc] + plus_row + base_row if row >= 0 else -1
+                            log[at, 4] = column_of[pc] + plus_column + i * d_column[pc] if column_of[pc] >= 0 else -1
+                            log[at, 5] = buffer_of[pc] + plus_buffer + i * d_buffer[pc] if buffer_of[pc] >= 0 else -1
+                    last += n * step
+                    k += n
+                    if k < count[pc]:
+                        break
+                    k = 0
+                    pc += 1
+                    if pc == stop or op[pc] != c or bank_of[pc] != same_bank:
+                        break
+                if last > before:
                     stamp[0, c] = last
                     if target[c] > 0:
                         stamp[1 + bank // per_group, c] = last
                         stamp[1 + groups + bank, c] = last
-                    acc[c] += n
+                    acc[c] += (last - before) // step
                     acc[commands + c] += last - cursor
-                    acc[extras + EXTRA_STEPPED] += 1
+                    stepped += 1
                     cursor = last
                     end = max(end, last + duration[c])
-                    k += n
-                    if k == count[pc]:
-                        k = 0
-                        pc += 1
                     continue
         else:
             bank, row, floor = -1, -1, last + 1
@@ -390,14 +399,14 @@ def issue(
                 if effect[c] == OPENS:
                     open_row[bank] = row
                     open_banks += 1
-                else:
+                elif open_row[bank] != CLOSED:
                     open_row[bank] = CLOSED
                     open_banks -= 1
-                    if open_banks == 0:
-                        all_row = CLOSED
+                if open_banks == 0:
+                    all_row = CLOSED
         acc[c] += 1
         acc[commands + c] += max(t, cursor) - cursor
-        acc[extras + EXTRA_STEPPED] += 1
+        stepped += 1
         cursor = max(t, cursor)
         last = t
         if phase == 0:
@@ -417,7 +426,9 @@ def issue(
             if phase == 3:
                 due += interval
 
-    acc[extras + EXTRA_TAIL] += end - cursor
+    if program >= 0:
+        acc[extras + EXTRA_TAIL] += end - cursor
+    acc[extras + EXTRA_STEPPED] += stepped
     scalar[ALL_ROW], scalar[OPEN_BANKS], scalar[LAST], scalar[DUE], scalar[CHANGED] = (
         all_row, open_banks, last, due, changed,
     )  # fmt: skip

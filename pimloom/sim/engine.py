@@ -7,6 +7,7 @@ task either: the chain kernel runs it in one call and SimPy sees its end only. B
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
@@ -161,15 +162,36 @@ def run(
 
     device: channels to run on, for the engines other than "fast"; None = new ones
     """
-    clocks = Clocks(
+    if engine == "fast":
+        return _Fast(arch, _clocks(arch)).run(passes, observe)
+    if device is None:
+        device = NaiveDevice(arch) if engine == "naive" else KernelDevice(arch)
+    return _Events(arch, _clocks(arch), device).run(passes, observe)
+
+
+def run_logged(arch: Arch, passes: Callable[[], Iterable[Pass]], first: int, stop: int) -> list[I8]:
+    """Return, per channel, i8[n, 6] (clock, command, bank, row, column, buffer) of passes first .. stop - 1.
+
+    The run begins with pass 0 and ends with pass stop - 1; `passes` makes them anew, since it is run twice: once to
+    learn how many commands there will be, refreshes included, once to log them.
+    """
+    window = range(first, stop)
+
+    def until_stop() -> Iterable[Pass]:
+        return itertools.islice(passes(), stop)
+
+    counting = _Fast(arch, _clocks(arch), window)
+    counting.run(until_stop(), lambda item, times: None)
+    logging = _Fast(arch, _clocks(arch), window, int(counting.logged.max()) + 1)
+    logging.run(until_stop(), lambda item, times: None)
+    return logging.logs
+
+
+def _clocks(arch: Arch) -> Clocks:
+    return Clocks(
         arch.dram.clock_Hz, arch.asic.clock_Hz, round(arch.link.latency_ns * 1000),
         arch.mapping.barrier == "instruction",
     )  # fmt: skip
-    if engine == "fast":
-        return _Fast(arch, clocks).run(passes, observe)
-    if device is None:
-        device = NaiveDevice(arch) if engine == "naive" else KernelDevice(arch)
-    return _Events(arch, clocks, device).run(passes, observe)
 
 
 def _cycles(arch: Arch, task: AsicTask) -> int:
@@ -177,15 +199,19 @@ def _cycles(arch: Arch, task: AsicTask) -> int:
 
 
 class _Fast:
-    """SimPy with one event a pass; the chain kernel in between."""
+    """SimPy with one event a pass; the chain kernel in between.
 
-    def __init__(self, arch: Arch, clocks: Clocks) -> None:
-        self.arch, self.clocks = arch, clocks
+    window, log_room: passes whose commands are logged, room for them a channel (0: they are only counted)
+    """
+
+    def __init__(
+        self, arch: Arch, clocks: Clocks, window: range = range(-1, -1), log_room: int = 0
+    ) -> None:
+        self.arch, self.clocks, self.window, self.log_room = arch, clocks, window, log_room
         self.device = KernelDevice(arch)
         self.registers: dict[str, int] = {}
         self.board = new_board(0, arch.dram.channels)
         self.rows: dict[int, tuple[Task, tuple[Any, ...]]] = {}
-        self.stretches: dict[int, tuple[Block, Stretch]] = {}
         self.asic_busy = 0
 
     def run(self, passes: Iterable[Pass], observe: Observer) -> Outcome:
@@ -193,8 +219,7 @@ class _Fast:
         env.process(self._controller(env, passes, observe))
         env.run()
         d, board = self.device, self.board
-        log = d.log[0]
-        settle(d.tables, d.library.code(), self.clocks, d.state, board, d.scratch, d.acc, log)
+        settle(d.tables, d.library.code(), self.clocks, d.state, board, d.scratch, d.acc, d.log)
         clock = int(first_edge(board.free[0], self.clocks.dram_Hz))
         for c in range(len(d.acc)):
             _close_books(d.state.scalar[c], d.acc[c], clock)
@@ -205,7 +230,8 @@ class _Fast:
     ) -> Generator[simpy.Event, Any, None]:
         d = self.device
         one = np.zeros(d.acc.shape[1], np.int64)
-        for item in passes:
+        for number, item in enumerate(passes):
+            self._open_log(number)
             stretches = [self._stretch(block) for block in item.blocks]
             code = d.library.code()
             times = []
@@ -213,14 +239,27 @@ class _Fast:
                 shape = (block.repeat, len(block.tasks))
                 begin, end = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
                 run_chain(
-                    d.tables, code, stretch, block.repeat, self.clocks, d.state, self.board, d.scratch, one,
-                    d.acc, begin, end, d.log[0],
+                    d.tables, code, stretch, block.repeat, block.row_stride, self.clocks, d.state, self.board,
+                    d.scratch, one, d.acc, begin, end, d.log,
                 )  # fmt: skip
                 times.append(Times(begin, end))
                 on_asic = stretch.unit == ASIC
                 self.asic_busy += int((end - begin)[:, on_asic].sum())
             yield env.timeout(int(self.board.free[0]) - env.now)
             observe(item, times)
+        self._open_log(number + 1)
+
+    def _open_log(self, number: int) -> None:
+        """Log the passes of the window: at its start provide room, at its end keep what was logged."""
+        d, first, stop = self.device, self.window.start, self.window.stop
+        if number == first:
+            d.log = np.zeros((len(d.acc), self.log_room, 6), np.int64)
+            self.before = d.acc.copy()
+        elif number == stop:
+            commands = len(d.tables.target)
+            self.logged = (d.acc - self.before)[:, :commands].sum(1)
+            self.logs = [log[1 : 1 + log[0, 0]] for log in d.log] if self.log_room else []
+            d.log = np.zeros((len(d.acc), 0, 6), np.int64)
 
     def _register(self, names: Iterable[str], width: int) -> list[int]:
         numbers = [self.registers.setdefault(name, len(self.registers)) for name in names]
@@ -233,9 +272,9 @@ class _Fast:
             reads, writes = self._register(task.reads, 4), self._register(task.writes, 2)
             if isinstance(task, PimTask):
                 programs = [self.device.library.number(p) for p in task.programs]
-                row = (PIM, programs, task.base_bank, 0, reads, writes)
+                row = (PIM, programs, task.base_bank, task.base_row, 0, reads, writes)
             else:
-                row = (ASIC, [-1] * channels, 0, _cycles(self.arch, task), reads, writes)
+                row = (ASIC, [-1] * channels, 0, 0, _cycles(self.arch, task), reads, writes)
             self.rows[id(task)] = (task, row)  # the task is kept, so its id stays its own
         return self.rows[id(task)][1]
 

@@ -39,4 +39,4 @@ numba.config.CACHE_DIR = _cache_folder()
 
 def kernel(function: F) -> F:
     """Compile `function` to machine code on first use; integers only, so no fast-math flags."""
-    return cast(F, numba.njit(cache=True, nogil=True)(function))
+    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))

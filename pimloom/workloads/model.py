@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pimloom.arch.base import Count, Description, raise_located
-from pimloom.arch.document import Document, load
+from pimloom.arch.document import Document, load, validate
 from pimloom.workloads import huggingface
-from pimloom.workloads._validate import validate
 
 
 class Model(Description):

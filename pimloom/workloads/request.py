@@ -1,7 +1,10 @@
 """What is asked of a model: so many prompt tokens, so many new ones, so many sequences at once."""
 
+from collections.abc import Sequence
+
 from pimloom.arch.base import Count, Strict
-from pimloom.arch.document import InputError
+from pimloom.arch.document import InputError, validate
+from pimloom.arch.tree import Node, Place
 from pimloom.workloads.model import Model
 
 
@@ -31,3 +34,25 @@ class Workload(Strict):
                 f"workload: prompt {self.prompt} + generate {self.generate} - 1 = {self.passes} positions, "
                 f"but {model.name} has {model.positions}"
             )
+
+
+class _Settings(Strict):
+    workload: Workload
+
+
+def load_workload(
+    prompt: int, generate: int, batch: int, embedding: bool, head: bool, overrides: Sequence[str] = ()
+) -> Workload:
+    """A workload from options and `workload.key=value` overrides.
+
+    Raises InputError with everything that is wrong; an option is named as the command line writes it.
+    """
+    options = {"prompt": prompt, "generate": generate, "batch": batch, "embedding": embedding, "head": head}
+
+    def node(value: object, name: str) -> Node:
+        place = Place(f"--{name}", 1, 1)
+        return Node(value, place, place)  # type: ignore[arg-type]
+
+    inner = {name: node(value, name) for name, value in options.items()}
+    root = node({"workload": node(inner, "workload")}, "workload")
+    return validate(_Settings, "workload", root, overrides)[0].workload

@@ -1,0 +1,111 @@
+"""The glossary: what every key of a run's summary means, and its unit."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Definition(NamedTuple):
+    """What a key of the summary means; unit "" = a pure count, ratio or name."""
+
+    unit: str
+    text: str
+
+
+def definitions() -> dict[str, Definition]:
+    """Return key (dotted; `*` = any) -> unit and meaning, for every figure of the summary."""
+    table: dict[str, Definition] = {}
+    for line in _GLOSSARY.strip().replace("\n    ", " ").splitlines():
+        key, unit, text = line.split(" | ")
+        table[key] = Definition("" if unit == "-" else unit, text)
+    return table
+
+
+# key | unit | meaning; an indented line goes on with the one before.
+_GLOSSARY = """
+schema_version | - | version of this layout; it grows when a key changes its meaning
+model | - | name of the model
+arch | - | name of the machine
+workload.prompt | - | prompt tokens of every sequence
+workload.generate | - | new tokens of every sequence
+workload.batch | - | sequences side by side
+workload.embedding | - | whether the look-up of the token and position tables is part of the run
+workload.head | - | whether the LM head is part of the run
+total_time_ns | ns | end of the last pass, from time 0; a pass is one token of every sequence
+time_per_token_ns | ns | list, one entry a pass: from the end of the pass before to its own end
+ttft_ns | ns | time to first token: end of the last prompt token's pass
+tpot_ns | ns | time per output token: mean over the new tokens after the first; null if there is one
+tokens_per_s | 1/s | new tokens of all sequences over the total time, prompt included
+average_power_W | W | energy_pJ.total over the total time; whole system without what is left out
+pim_utilisation | - | MAC commands x nMAC over channels x clocks: share of the MAC slots used
+pim_utilisation_useful | - | multiplications that matrices and attention need over those possible in the
+    total time; padding and unused lanes do not count
+bandwidth_inside_Bps.achieved | B/s | bytes from all banks into the MAC units over the total time
+bandwidth_inside_Bps.peak | B/s | the same with a MAC command every nMAC clocks
+bandwidth_pins_Bps.achieved | B/s | bytes over the pins of all channels over the total time
+bandwidth_pins_Bps.peak | B/s | pins x rate of all channels
+energy_pJ.* | pJ | whole system, by component; null = unknown or not modelled
+energy_pJ.dram_activate | pJ | opening and closing rows, above standby
+energy_pJ.dram_read | pJ | column reads to the pins, above standby, without the pins
+energy_pJ.dram_write | pJ | column writes, above standby, without the pins
+energy_pJ.dram_mac_read | pJ | column reads by the MAC units, above standby
+energy_pJ.dram_refresh | pJ | refreshes, above standby with all banks closed
+energy_pJ.dram_standby | pJ | standby of all channels over the total time, refreshes included
+energy_pJ.mac_units | pJ | MAC units while they work
+energy_pJ.buffer | pJ | accesses to the channels' input buffers
+energy_pJ.io | pJ | bits over the pins of the memory
+energy_pJ.asic | pJ | the ASIC at work and idle
+energy_pJ.link | pJ | the way between the ASIC and the pins; not modelled
+energy_pJ.asic_sram | pJ | the ASIC's memory; not modelled
+energy_pJ.total | pJ | sum of the components that are known
+energy_left_out | - | list of what energy_pJ.total does not hold
+energy_rows.*.component | - | component of energy_pJ that the product belongs to
+energy_rows.*.item | - | the event or state
+energy_rows.*.system_count | count_unit | events, bits, or time in a state, whole system
+energy_rows.*.count_unit | - | what is counted
+energy_rows.*.coefficient | coefficient_unit | energy per event or bit, or power of the state
+energy_rows.*.coefficient_unit | - | pJ, pJ/bit, or mW (mW x ns = pJ)
+energy_rows.*.system_energy_pJ | pJ | system_count x coefficient
+commands.* | - | commands issued by type, all channels; an all-bank command counts once
+row_hit_rate | - | 1 - bank activations / bank column accesses; an all-bank command: once per bank
+latency_share.* | - | share of the total time by operator class: by how much its tasks moved the end of
+    the run; adds up to 1
+command_time_share.* | - | share of all channels' clocks; adds up to 1
+command_time_share.mac_streaming | - | MAC commands x nMAC
+command_time_share.mac_stalls | - | waiting for a MAC command beyond that, mostly for its row to open
+command_time_share.row_switching | - | waiting for activates and precharges, those of refreshes included
+command_time_share.transfer_in | - | waiting for writes of the input buffer
+command_time_share.transfer_out | - | waiting for reads of MAC results
+command_time_share.cache_and_table_access | - | waiting for plain reads and writes: caches, tables, parameters
+command_time_share.refresh | - | waiting for refreshes to issue; the command that follows waits for nRFC
+command_time_share.data_tail | - | from a program's last command to the end of its data
+command_time_share.waiting | - | no program: the ASIC, the link or another channel is at work
+refresh_time_share | - | share of all channels' time in refresh: refreshes x nRFC, hidden or not
+interface_bytes.bus_B.* | B | bytes over the pins, by command, by direction and in all; padding included
+interface_bytes.bus_by_class_B.*.to_memory | B | the same by operator class
+interface_bytes.bus_by_class_B.*.from_memory | B | the same by operator class
+interface_bytes.payload_by_class_B.*.sent | B | values that are meant, to the memory, all copies
+interface_bytes.payload_by_class_B.*.sent_once | B | the same with one copy of each value
+interface_bytes.payload_by_class_B.*.received | B | values that are meant, from the memory
+interface_bytes.reduction.decoder_payload.* | B | the layers' matrices and attention: payload in all
+    copies, but one copy of the probabilities; the baseline reads every matrix once a pass and the
+    caches of every sequence once a pass
+interface_bytes.reduction.decoder_payload_with_parameters.* | B | the same and norm weights and biases,
+    on both sides
+interface_bytes.reduction.decoder_bus.* | B | the same baseline over the bytes on the bus for it, in all
+    copies and with padding
+interface_bytes.reduction.whole_bus.* | B | everything on the bus; the baseline gains the embedding
+    look-ups and the LM head
+interface_bytes.reduction.*.factor | - | baseline_B / ours_B
+memory.rows_used | - | rows taken in every bank, caches at full length included
+memory.rows_total | - | rows of a bank
+memory.wasted_B | B | bytes of the rows taken that no tensor element has, all channels
+simulator.engine | - | fast, events or naive
+simulator.wall_s | s | time that the simulation took
+simulator.commands_simulated | - | commands worked out one by one, for all channels that share them
+simulator.commands_skipped | - | commands that exact fast-forward did not have to work out
+simulator.host | - | name of the computer
+simulator.python | - | version of Python
+simulator.numba | - | version of Numba
+simulator.version | - | version of pimloom
+"""

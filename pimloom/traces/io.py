@@ -1,0 +1,366 @@
+"""Command traces: every command issued, with its cycle and address; CSV, gzipped CSV and Parquet."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pimloom.arch.dram import Dram
+from pimloom.arch.tree import InputError, did_you_mean, shown
+
+I8 = npt.NDArray[np.int64]
+I4 = npt.NDArray[np.int32]
+
+FIELDS = ("cycle", "command", "channel", "pseudochannel", "rank", "bankgroup", "bank", "row", "column")
+"""Columns of every format, in this order."""
+HEADER = ",".join(FIELDS)
+MAX_CYCLE = 2**62
+_INTEGER = re.compile(r"-?[0-9]{1,30}")
+_PLAIN = b"0123456789-,_\r\nABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+"""All that a healthy CSV trace consists of."""
+
+
+@dataclass(frozen=True, eq=False)
+class CommandTrace:
+    """Commands in order of their cycle, then channel. -1 in an address: all, or does not apply.
+
+    commands: names, in the order of their ids
+    cycle: i8[n]      clock of issue
+    command: i4[n]    id of the command
+    channel: i4[n]
+    pseudochannel, rank: i4[n]   0 where the memory has no such level
+    bankgroup: i4[n]
+    bank: i4[n]       bank within its bank group
+    row: i4[n]
+    column: i4[n]     access within the row; of a command that fills the global buffer, within the buffer
+    """
+
+    commands: tuple[str, ...]
+    cycle: I8
+    command: I4
+    channel: I4
+    pseudochannel: I4
+    rank: I4
+    bankgroup: I4
+    bank: I4
+    row: I4
+    column: I4
+
+    def __len__(self) -> int:
+        return len(self.cycle)
+
+    def take(self, which: npt.ArrayLike) -> CommandTrace:
+        """Return the records of a mask or of indices."""
+        index = np.asarray(which)
+        return CommandTrace(self.commands, *(getattr(self, field)[index] for field in FIELDS))
+
+
+def from_log(dram: Dram, channel: int, log: I8) -> CommandTrace:
+    """Return the trace of one channel from what its simulation has logged.
+
+    log: i8[n, 6] clock, command id, flat bank, row, column, buffer column; one row a command, in issue order
+    """
+    kinds = list(dram.commands.values())
+    single, has_row, has_column, fills = (
+        np.array(flags, bool)[log[:, 1]]
+        for flags in (
+            [kind.target == "bank" for kind in kinds],
+            [kind.row for kind in kinds],
+            [kind.column for kind in kinds],
+            [kind.meaning == "write_buffer" for kind in kinds],
+        )
+    )
+    bank, column = log[:, 2], np.where(fills, log[:, 5], log[:, 4])
+    zero = np.broadcast_to(np.int32(0), len(log))
+    return CommandTrace(
+        tuple(dram.commands),
+        log[:, 0].copy(),
+        log[:, 1].astype(np.int32),
+        np.full(len(log), channel, np.int32),
+        zero,
+        zero,
+        np.where(single, bank // dram.banks_per_bankgroup, -1).astype(np.int32),
+        np.where(single, bank % dram.banks_per_bankgroup, -1).astype(np.int32),
+        np.where(has_row, log[:, 3], -1).astype(np.int32),
+        np.where(has_column, column, -1).astype(np.int32),
+    )
+
+
+def merge(traces: Sequence[CommandTrace]) -> CommandTrace:
+    """Return one or more traces of the same memory as one, by cycle, then channel."""
+    joined = CommandTrace(
+        traces[0].commands, *(np.concatenate([getattr(t, field) for t in traces]) for field in FIELDS)
+    )
+    return joined.take(np.lexsort((joined.channel, joined.cycle)))
+
+
+# --- writing -----------------------------------------------------------------------------------------------
+
+
+def write(path: Path | str, trace: CommandTrace) -> None:
+    """Write a trace in the format of the file's extension; equal traces make equal files.
+
+    Raises InputError for another extension, or where the file cannot be written.
+    """
+    form = _form(Path(path))
+    try:
+        with Path(path).open("wb") as file:
+            form.write(_table(trace), file)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _table(trace: CommandTrace) -> Any:
+    import pyarrow as pa
+
+    columns = {field: pa.array(getattr(trace, field)) for field in FIELDS}
+    columns["command"] = pa.DictionaryArray.from_arrays(trace.command, list(trace.commands))
+    return pa.table(columns)
+
+
+def _write_csv(table: Any, file: Any) -> None:
+    from pyarrow import csv
+
+    # pyarrow puts the names of a header in quotes.
+    file.write(f"{HEADER}\n".encode())
+    csv.write_csv(table, file, csv.WriteOptions(include_header=False, quoting_style="none"))
+
+
+def _write_gzip(table: Any, file: Any) -> None:
+    with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=6) as packed:
+        _write_csv(table, packed)
+
+
+def _write_parquet(table: Any, file: Any) -> None:
+    from pyarrow import parquet
+
+    parquet.write_table(table, file, compression="zstd")
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+
+def read(path: Path | str, dram: Dram) -> CommandTrace:
+    """Read a trace of this memory from a file of any of the formats.
+
+    Raises InputError `file:line:column: field: message` for the first record that cannot be one of this
+    memory, or whose cycle is below that of an earlier one of its channel. Parquet has neither lines nor
+    columns of text: the line is the record's number + 1, as in CSV, and the column the field's number.
+    """
+    form = _form(Path(path))
+    try:
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+    return form.read(str(path), data, dram)
+
+
+def _read_csv(file: str, data: bytes, dram: Dram) -> CommandTrace:
+    table = _parse_quickly(data)
+    if table is None:
+        table = _parse(file, data)
+
+    def place(record: int, field: int) -> tuple[int, int]:
+        before = data.split(b"\n", record + 2)[record + 1].split(b",")[:field]
+        return record + 2, sum(map(len, before)) + field + 1
+
+    return _validated(file, table, dram, place)
+
+
+def _read_gzip(file: str, data: bytes, dram: Dram) -> CommandTrace:
+    try:
+        text = gzip.decompress(data)
+    except (EOFError, OSError, zlib.error) as error:
+        raise InputError(f"{file}: damaged, or no gzip file: {error}") from None
+    return _read_csv(file, text, dram)
+
+
+def _parse_quickly(data: bytes) -> Any:
+    """Return a CSV trace as a table, or None where anything about it is out of the ordinary."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    # pyarrow also takes hexadecimal numbers, blanks around them, and carriage returns as ends of lines.
+    returns = data.count(b"\r")
+    if (
+        not data.startswith((f"{HEADER}\n".encode(), f"{HEADER}\r\n".encode()))
+        or data.translate(None, _PLAIN)
+        or b"0x" in data
+        or b"0X" in data
+        or returns != (data.count(b"\r\n") if returns else 0)
+    ):
+        return None
+    types = dict.fromkeys(FIELDS, pa.int32())
+    types |= {"cycle": pa.int64(), "command": pa.dictionary(pa.int32(), pa.string())}
+    try:
+        return csv.read_csv(
+            BytesIO(data),
+            csv.ReadOptions(column_names=FIELDS, skip_rows=1),
+            csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
+            csv.ConvertOptions(column_types=types, null_values=[], strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid:
+        return None
+
+
+def _parse(file: str, data: bytes) -> Any:
+    """Return a CSV trace as a table, line by line, or say what is wrong with the first bad line."""
+    import pyarrow as pa
+
+    try:
+        lines = data.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        row, column = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start)
+        raise InputError(f"{file}:{row}:{column}: not UTF-8 text") from None
+    if lines[-1] == "":
+        del lines[-1]
+    if not lines:
+        raise InputError(f"{file}:1:1: the file is empty; a trace begins with the header {HEADER}")
+    columns: list[list[Any]] = [[] for _ in FIELDS]
+    for number, line in enumerate(lines, 1):
+        words = line.removesuffix("\r").split(",")
+        for i, (field, word) in enumerate(zip(FIELDS, words, strict=False)):
+            place = f"{file}:{number}:{len(','.join(words[:i])) + (i > 0) + 1}"
+            if number == 1 and word != field:
+                raise InputError(f"{place}: {shown(word)}, but the header should be {HEADER}")
+            if number > 1 and field != "command":
+                if not _INTEGER.fullmatch(word):
+                    raise InputError(f"{place}: {field}: {shown(word)} is no whole number")
+                if abs(int(word)) > MAX_CYCLE:
+                    raise InputError(f"{place}: {field}: {word} is out of range")
+            if number > 1:
+                columns[i].append(word if field == "command" else int(word))
+        if len(words) != len(FIELDS):
+            end = len(",".join(words[: len(FIELDS)])) + 1
+            found = f"{len(words)} fields, but a trace has {len(FIELDS)}: {HEADER}"
+            raise InputError(f"{file}:{number}:{end}: {found}")
+    arrays = {
+        field: pa.array(column, pa.string() if field == "command" else pa.int64())
+        for field, column in zip(FIELDS, columns, strict=True)
+    }
+    return pa.table(arrays)
+
+
+def _read_parquet(file: str, data: bytes, dram: Dram) -> CommandTrace:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    if not data:
+        raise InputError(f"{file}:1:1: the file is empty")
+    try:
+        table = parquet.read_table(BytesIO(data))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: damaged, or no Parquet file: {error}") from None
+    if tuple(table.column_names) != FIELDS:
+        found = ",".join(table.column_names)
+        raise InputError(f"{file}:1:1: the columns are {found}, but should be {HEADER}")
+    for i, field in enumerate(table.schema):
+        value = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if field.name == "command":
+            good, wanted = pa.types.is_string(value) or pa.types.is_large_string(value), "text"
+        else:
+            good, wanted = pa.types.is_integer(field.type), "whole numbers"
+        if not good:
+            raise InputError(f"{file}:1:{i + 1}: {field.name}: {field.type}, but should be {wanted}")
+        if table.column(i).null_count:
+            record = table.column(i).is_null().to_pylist().index(True)
+            raise InputError(f"{file}:{record + 2}:{i + 1}: {field.name}: missing")
+    return _validated(file, table, dram, lambda record, field: (record + 2, field + 1))
+
+
+def _validated(
+    file: str, table: Any, dram: Dram, place: Callable[[int, int], tuple[int, int]]
+) -> CommandTrace:
+    """Return a table of the right columns as a trace, or raise what is wrong with its first bad record."""
+    limits = {
+        "cycle": (0, MAX_CYCLE),
+        "channel": (0, dram.channels - 1),
+        "pseudochannel": (-1, 0),
+        "rank": (-1, 0),
+        "bankgroup": (-1, dram.bankgroups - 1),
+        "bank": (-1, dram.banks_per_bankgroup - 1),
+        "row": (-1, dram.rows - 1),
+        "column": (-1, dram.columns - 1),
+    }
+    columns, faults = {}, list[tuple[int, int, str]]()
+    for i, field in enumerate(FIELDS):
+        if field == "command":
+            columns[field], bad = _command_ids(table.column(i), dram)
+            if bad is not None:
+                hint = did_you_mean(bad[1], dram.command_names)
+                faults.append((bad[0], i, f"unknown command {shown(bad[1])}{hint}"))
+            continue
+        values = table.column(i).to_numpy()
+        low, high = limits[field]
+        outside = (values < low) | (values > high)
+        if outside.any():
+            record = int(outside.argmax())
+            faults.append((record, i, f"{values[record]} is out of range ({low} to {high})"))
+        columns[field] = values
+    order = np.argsort(columns["channel"], kind="stable")
+    channel, cycle = columns["channel"][order], columns["cycle"][order]
+    back = order[1:][(channel[1:] == channel[:-1]) & (cycle[1:] < cycle[:-1])]
+    if len(back):
+        record = int(back.min())
+        c, t = columns["channel"][record], columns["cycle"][record]
+        last = columns["cycle"][:record][columns["channel"][:record] == c][-1]
+        faults.append((record, 0, f"{t} comes after {last} on channel {c}, but cycles never decrease"))
+    if faults:
+        record, at, message = min(faults)
+        line, column = place(record, at)
+        raise InputError(f"{file}:{line}:{column}: {FIELDS[at]}: {message}")
+    narrow = (columns[field].astype(np.int32) for field in FIELDS[1:])
+    return CommandTrace(tuple(dram.commands), columns["cycle"].astype(np.int64), *narrow)
+
+
+def _command_ids(column: Any, dram: Dram) -> tuple[npt.NDArray[Any], tuple[int, str] | None]:
+    """Return the ids of commands by name, and the record and name of the first that the memory lacks."""
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    column = column.unify_dictionaries()
+    names = column.chunk(0).dictionary.to_pylist() if column.num_chunks else []
+    known = {name: i for i, name in enumerate(dram.commands)}
+    which = np.concatenate([np.empty(0, np.int64), *(part.indices.to_numpy() for part in column.chunks)])
+    ids = np.array([known.get(name, -1) for name in names] or [0], np.int32)[which.astype(np.int64)]
+    unknown = ids < 0
+    if not unknown.any():
+        return ids, None
+    record = int(unknown.argmax())
+    return ids, (record, names[int(which[record])])
+
+
+# --- formats -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a format is read, from the bytes of the file of that name, and written to an open file."""
+
+    read: Callable[[str, bytes, Dram], CommandTrace]
+    write: Callable[[Any, Any], None]
+
+
+_FORMS = {
+    ".csv": _Form(_read_csv, _write_csv),
+    ".csv.gz": _Form(_read_gzip, _write_gzip),
+    ".parquet": _Form(_read_parquet, _write_parquet),
+}
+
+
+def _form(path: Path) -> _Form:
+    for extension, form in _FORMS.items():
+        if path.name.endswith(extension):
+            return form
+    raise InputError(f"{path}: a trace is a file that ends in {', '.join(_FORMS)}")

@@ -1,0 +1,271 @@
+"""The functional proof: the programs that are timed are executed and held against NumPy and Hugging Face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from pimloom.arch.document import InputError
+from pimloom.arch.machine import Arch, load_arch
+from pimloom.mapping.expect import Expectations, Expected
+from pimloom.mapping.fill import F4, contents
+from pimloom.mapping.plan import Planner
+from pimloom.mapping.site import Site
+from pimloom.sim.functional import Arithmetic, Executor, FunctionalError, Memory, rounded
+from pimloom.traces.task import Pass, PimTask, Task
+from pimloom.workloads import huggingface, tensors
+from pimloom.workloads.model import Model, load_model
+from pimloom.workloads.reference import ReferenceDecoder
+from pimloom.workloads.request import Workload
+
+TOLERANCE = 1e-4
+"""Largest difference of fp32 logits over the largest logit, as the reference data's README asks for."""
+BF16_B = 2
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Outcome of a functional run.
+
+    max_relative_error: largest difference over largest reference magnitude, all logits; None if that is no number
+    tokens_compared, tokens_equal: generated tokens, and those that come out the same
+    positions_compared: tokens after which all logits were compared
+    near_ties: generated tokens for which the reference's two best logits differ by less than the largest error
+    first_mismatch: the first wrong operator with channel, bank, row, column and both numbers; empty if there is none
+    """
+
+    max_relative_error: float | None
+    tokens_compared: int
+    tokens_equal: int
+    arithmetic: Arithmetic
+    passed: bool
+    positions_compared: int
+    near_ties: int
+    first_mismatch: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the logits must be.
+
+    prompt, generated: token numbers; prefill: f4[prompt, vocab]; steps: f4[generated, vocab], the logits from
+    which each generated token was taken
+    """
+
+    prompt: list[int]
+    generated: list[int]
+    prefill: F4
+    steps: F4
+
+
+class Proof:
+    """A site's memory, filled; runs passes and holds every task against NumPy until one is wrong."""
+
+    def __init__(self, site: Site, weights: Mapping[str, F4], arithmetic: Arithmetic) -> None:
+        """weights: float32, rounded here as the banks hold them."""
+        self.site = site
+        held = {name: rounded(weights[name], arithmetic) for name in site.model.tensor_shapes()}
+        held.setdefault("head.weight", held["wte"])
+        self.memory = Memory(site.arch, site.used_rows, arithmetic)
+        for place, values in contents(site, held):
+            self.memory.store(place, values)
+        self.executor = Executor(site.arch, self.memory, arithmetic)
+        self.mismatch = ""
+        self._expectations = Expectations(
+            site, held, lambda values: rounded(values, arithmetic), arithmetic == "device"
+        )
+
+    def run(self, item: Pass, sequence: int = 0) -> F4 | None:
+        """Execute a pass; return the logits of a sequence, or None where the programs cannot be executed."""
+        for block in item.blocks:
+            for turn in range(block.repeat):
+                for task in block.tasks:
+                    try:
+                        self._run(task, block.label.format(turn) + task.name, turn, block.row_stride, item.position)
+                    except FunctionalError as error:
+                        self.mismatch = self.mismatch or f"{block.label.format(turn)}{task.name}: {error}"
+                        return None
+        return self.executor.registers[f"logits.{sequence}"]
+
+    def _run(self, task: Task, name: str, turn: int, row_stride: int, position: int) -> None:
+        expected = None
+        if not self.mismatch:
+            expected = self._expectations.of(task, turn, position, self.executor.registers)
+        self.executor.run(task, turn, row_stride)
+        if expected is not None:
+            got = self.executor.registers[task.writes[0]]
+            where = f"{name} at position {position}"
+            if not isinstance(task, PimTask):
+                where += " on the ASIC"
+            self.mismatch = self._difference(where, got, expected)
+
+    def _difference(self, name: str, got: F4, expected: Expected) -> str:
+        """Return what is wrong with the first wrong value, empty if none is."""
+        if len(got) != len(expected.values):
+            return f"{name}: {len(got)} values, should be {len(expected.values)}"
+        wrong = np.flatnonzero(~(np.abs(got - expected.values) <= expected.bound))
+        if len(wrong) == 0:
+            return ""
+        i = int(wrong[0])
+        text = f"{name}: element {i} is {got[i]:.9g}, should be {expected.values[i]:.9g} within {expected.bound[i]:.2g}"
+        if expected.cells is None:
+            return text
+        place, held = expected.cells(i)
+        stored = self.memory.load(place)
+        cells = np.flatnonzero(stored != held)
+        k = int(cells[0]) if len(cells) else 0
+        channel, bank, row, column, lane = (int(np.ravel(field)[k]) for field in place)
+        text += f"; channel {channel}, bank {bank}, row {row}, column {column}"
+        if len(cells):
+            return f"{text}: value {lane} there is {stored[k]:.9g}, should be {held[k]:.9g}"
+        return f"{text}, where it starts: all {len(held)} stored values of this result are right"
+
+
+def validate(
+    model: str,
+    arch: str,
+    arithmetic: Arithmetic = "fp32",
+    *,
+    prompt: int | None = None,
+    generate: int | None = None,
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+    model_overrides: Sequence[str] = (),
+    tamper: Callable[[Memory, Site], None] | None = None,
+) -> Validation:
+    """Execute a model's programs and compare all logits, teacher-forced, with the reference's.
+
+    model: a shipped name or a YAML (random weights), or a folder with Hugging Face's config.json and weights; an
+    io.npz in it holds the prompt and the logits to compare with, else the NumPy decoder makes them
+    prompt, generate: numbers of tokens, 4 and 4 unless io.npz says otherwise
+    tamper: changes the filled memory, to show that errors are found
+    Raises InputError for missing or unfit files, models and numbers.
+    """
+    described, _ = load_model(model, model_overrides)
+    machine, _ = load_arch(arch, overrides)
+    if arithmetic == "device" and machine.pim.element_B != BF16_B:
+        raise InputError(
+            f"{machine.name}: pim.element_B: device arithmetic is bf16, {BF16_B} B an element, not {machine.pim.element_B}"
+        )
+    config = huggingface.config_path(model)
+    source = tensors.random(described, seed) if config is None else tensors.from_safetensors(config.parent, described)
+    weights = {name: source[name] for name in described.tensor_shapes()}
+    io = None if config is None else config.parent / "io.npz"
+    if io is not None and io.is_file():
+        reference = _stored_reference(io, described, prompt, generate)
+    else:
+        reference = _made_reference(described, weights, prompt or 4, generate or 4, seed)
+    proof = Proof(_site(described, machine, reference), weights, arithmetic)
+    if tamper is not None:
+        tamper(proof.memory, proof.site)
+    return _compare(proof, reference, arithmetic)
+
+
+def _site(model: Model, arch: Arch, reference: Reference) -> Site:
+    workload = Workload(prompt=len(reference.prompt), generate=len(reference.generated))
+    workload.check_fits(model)
+    site = Site(model, arch, workload)
+    site.tokens = [reference.prompt + reference.generated[:-1]]
+    return site
+
+
+def _compare(proof: Proof, reference: Reference, arithmetic: Arithmetic) -> Validation:
+    planner, prompt = Planner(proof.site), len(reference.prompt)
+    largest = max(float(np.abs(reference.prefill).max()), float(np.abs(reference.steps).max()))
+    error, chosen, positions = 0.0, list[int](), 0
+    for position in range(proof.site.workload.passes):
+        logits = proof.run(planner.pass_at(position))
+        if logits is None:
+            break
+        positions += 1
+        wanted = [reference.prefill[position]] if position < prompt else []
+        if position >= prompt - 1:
+            wanted.append(reference.steps[position - prompt + 1])
+            chosen.append(int(np.argmax(logits)))
+        # Not max(): it would lose a difference that is no number.
+        error = float(np.max([error, *(np.abs(logits - row).max() for row in wanted)]))
+        if not proof.mismatch and arithmetic == "fp32" and not error <= TOLERANCE * largest:
+            proof.mismatch = _wrong_logit(position, logits, wanted)
+    equal = [ours == theirs for ours, theirs in zip(chosen, reference.generated, strict=False)]
+    best = np.sort(reference.steps, axis=1)[:, -2:]
+    ties = best[:, -1] - best[:, 0] < error if arithmetic == "device" else np.zeros(len(best), bool)
+    ties &= best.shape[1] > 1
+    for k, same in enumerate(equal):
+        if not (same or ties[k] or proof.mismatch):
+            proof.mismatch = (
+                f"logits at position {prompt - 1 + k}: token {chosen[k]} is the largest, should be "
+                f"{reference.generated[k]}"
+            )
+    return Validation(
+        max_relative_error=error / largest if positions and np.isfinite(error) else None,
+        tokens_compared=len(reference.generated),
+        tokens_equal=sum(equal),
+        arithmetic=arithmetic,
+        passed=not proof.mismatch and len(equal) == len(reference.generated),
+        positions_compared=positions,
+        near_ties=int(ties.sum()),
+        first_mismatch=proof.mismatch,
+    )
+
+
+def _wrong_logit(position: int, logits: F4, wanted: list[F4]) -> str:
+    """Return the message for logits that are wrong although no operator was."""
+    row = max(wanted, key=lambda row: float(np.nan_to_num(np.abs(logits - row), nan=np.inf).max()))
+    token = int(np.argmax(np.nan_to_num(np.abs(logits - row), nan=np.inf)))
+    return (
+        f"logits at position {position}: token {token} has {logits[token]:.9g}, should have {row[token]:.9g}, "
+        "although every operator is right for its inputs: do weights and model belong together?"
+    )
+
+
+def _made_reference(model: Model, weights: Mapping[str, F4], prompt: int, generate: int, seed: int) -> Reference:
+    """Return what the NumPy decoder makes of a random prompt."""
+    Workload(prompt=prompt, generate=generate).check_fits(model)
+    given = np.random.default_rng(seed).integers(0, model.vocab, prompt).tolist()
+    decoder = ReferenceDecoder(model, {"head.weight": weights["wte"], **weights})
+    prefill = decoder.prefill(given)
+    steps = [prefill[-1]]
+    generated = [int(np.argmax(prefill[-1]))]
+    while len(generated) < generate:
+        steps.append(decoder.step(generated[-1]))
+        generated.append(int(np.argmax(steps[-1])))
+    return Reference(given, generated, prefill, np.stack(steps))
+
+
+def _stored_reference(path: Path, model: Model, prompt: int | None, generate: int | None) -> Reference:
+    """Read io.npz; a number asked for must be its own. Raises InputError."""
+    arrays: dict[str, npt.NDArray[np.generic]] = {}
+    try:
+        with np.load(path) as file:
+            for key in ("prompt", "prefill_logits", "generated", "step_logits"):
+                if key not in file:
+                    raise InputError(f"{path}: {key} is missing")
+                arrays[key] = file[key]
+    except (OSError, ValueError, BadZipFile) as error:
+        raise InputError(f"{path}: not a readable npz file: {error}") from error
+    given, generated = arrays["prompt"], arrays["generated"]
+    for key, asked in (("prompt", prompt), ("generated", generate)):
+        found = arrays[key]
+        if found.ndim != 1 or len(found) == 0 or not np.issubdtype(found.dtype, np.integer):
+            raise InputError(f"{path}: {key} should be a list of token numbers, not {found.dtype}{found.shape}")
+        ids = found.astype(np.int64)
+        if ids.min() < 0 or ids.max() >= model.vocab:
+            wrong = ids[(ids < 0) | (ids >= model.vocab)][0]
+            raise InputError(f"{path}: {key}: token {wrong} is not in the vocabulary, which has {model.vocab} entries")
+        if asked is not None and asked != len(found):
+            raise InputError(f"{path}: {key} has {len(found)} tokens, but {asked} are asked for")
+    for key, count in (("prefill_logits", len(given)), ("step_logits", len(generated))):
+        found, shape = arrays[key], (count, model.vocab)
+        if found.shape != shape or not np.issubdtype(found.dtype, np.floating) or not np.isfinite(found).all():
+            raise InputError(f"{path}: {key} should be finite numbers of shape {shape}, not {found.dtype}{found.shape}")
+    return Reference(
+        given.astype(np.int64).tolist(),
+        generated.astype(np.int64).tolist(),
+        arrays["prefill_logits"].astype(np.float32),
+        arrays["step_logits"].astype(np.float32),
+    )
