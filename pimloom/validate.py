@@ -11,32 +11,37 @@ import numpy as np
 import numpy.typing as npt
 
 from pimloom.arch.document import InputError
-from pimloom.arch.machine import Arch, load_arch
+from pimloom.arch.machine import load_arch
 from pimloom.mapping.expect import Expectations, Expected
 from pimloom.mapping.fill import F4, contents
 from pimloom.mapping.plan import Planner
 from pimloom.mapping.site import Site
-from pimloom.sim.functional import Arithmetic, Executor, FunctionalError, Memory, rounded
+from pimloom.sim.functional import Arithmetic, Executor, FunctionalError, Memory, Registers, rounded
 from pimloom.traces.task import Pass, PimTask, Task
 from pimloom.workloads import huggingface, tensors
 from pimloom.workloads.model import Model, load_model
 from pimloom.workloads.reference import ReferenceDecoder
-from pimloom.workloads.request import Workload
+from pimloom.workloads.request import Workload, load_workload
 
 TOLERANCE = 1e-4
 """Largest difference of fp32 logits over the largest logit, as the reference data's README asks for."""
 BF16_B = 2
+TOKENS = 4
+"""Prompt and new tokens of a run that says nothing about them."""
+
+Progress = Callable[[int, int], None]
+"""Told how many passes are done, and of how many."""
 
 
 @dataclass(frozen=True)
 class Validation:
     """Outcome of a functional run.
 
-    max_relative_error: largest difference over largest reference magnitude, all logits; None if that is no number
+    max_relative_error: largest difference of all logits over the largest magnitude; None = not a number
     tokens_compared, tokens_equal: generated tokens, and those that come out the same
     positions_compared: tokens after which all logits were compared
-    near_ties: generated tokens for which the reference's two best logits differ by less than the largest error
-    first_mismatch: the first wrong operator with channel, bank, row, column and both numbers; empty if there is none
+    near_ties: generated tokens whose two best reference logits are closer than the largest error (device)
+    first_mismatch: first wrong operator with channel, bank, row, column and both numbers; empty = none
     """
 
     max_relative_error: float | None
@@ -66,11 +71,12 @@ class Reference:
 class Proof:
     """A site's memory, filled; runs passes and holds every task against NumPy until one is wrong."""
 
-    def __init__(self, site: Site, weights: Mapping[str, F4], arithmetic: Arithmetic) -> None:
-        """weights: float32, rounded here as the banks hold them."""
+    def __init__(self, site: Site, weights: dict[str, F4], arithmetic: Arithmetic) -> None:
+        """weights: all tensors of the model; in place, they become what the banks can hold of them."""
         self.site = site
-        held = {name: rounded(weights[name], arithmetic) for name in site.model.tensor_shapes()}
-        held.setdefault("head.weight", held["wte"])
+        for name, values in weights.items():
+            weights[name] = rounded(values, arithmetic)
+        held = {"head.weight": weights["wte"], **weights}
         self.memory = Memory(site.arch, site.used_rows, arithmetic)
         for place, values in contents(site, held):
             self.memory.store(place, values)
@@ -81,28 +87,27 @@ class Proof:
         )
 
     def run(self, item: Pass, sequence: int = 0) -> F4 | None:
-        """Execute a pass; return the logits of a sequence, or None where the programs cannot be executed."""
+        """Execute a whole pass; return a sequence's logits, or None if a program cannot be carried out."""
         for block in item.blocks:
             for turn in range(block.repeat):
                 for task in block.tasks:
+                    where = f"{block.label.format(turn)}{task.name} at position {item.position}"
                     try:
-                        self._run(task, block.label.format(turn) + task.name, turn, block.row_stride, item.position)
+                        self._run(task, where, turn, block.row_stride, item.position)
                     except FunctionalError as error:
-                        self.mismatch = self.mismatch or f"{block.label.format(turn)}{task.name}: {error}"
+                        self.mismatch = self.mismatch or f"{where}: {error}"
                         return None
         return self.executor.registers[f"logits.{sequence}"]
 
-    def _run(self, task: Task, name: str, turn: int, row_stride: int, position: int) -> None:
-        expected = None
-        if not self.mismatch:
-            expected = self._expectations.of(task, turn, position, self.executor.registers)
+    def _run(self, task: Task, where: str, turn: int, row_stride: int, position: int) -> None:
+        before = Registers(self.executor.registers)
         self.executor.run(task, turn, row_stride)
+        if self.mismatch:
+            return
+        expected = self._expectations.of(task, turn, position, before)
         if expected is not None:
-            got = self.executor.registers[task.writes[0]]
-            where = f"{name} at position {position}"
-            if not isinstance(task, PimTask):
-                where += " on the ASIC"
-            self.mismatch = self._difference(where, got, expected)
+            where += "" if isinstance(task, PimTask) else " on the ASIC"
+            self.mismatch = self._difference(where, self.executor.registers[task.writes[0]], expected)
 
     def _difference(self, name: str, got: F4, expected: Expected) -> str:
         """Return what is wrong with the first wrong value, empty if none is."""
@@ -112,7 +117,8 @@ class Proof:
         if len(wrong) == 0:
             return ""
         i = int(wrong[0])
-        text = f"{name}: element {i} is {got[i]:.9g}, should be {expected.values[i]:.9g} within {expected.bound[i]:.2g}"
+        wanted = f"{expected.values[i]:.9g} within {expected.bound[i]:.2g}"
+        text = f"{name}: element {i} is {got[i]:.9g}, should be {wanted}"
         if expected.cells is None:
             return text
         place, held = expected.cells(i)
@@ -135,50 +141,61 @@ def validate(
     generate: int | None = None,
     seed: int = 0,
     overrides: Sequence[str] = (),
-    model_overrides: Sequence[str] = (),
+    progress: Progress | None = None,
     tamper: Callable[[Memory, Site], None] | None = None,
 ) -> Validation:
     """Execute a model's programs and compare all logits, teacher-forced, with the reference's.
 
-    model: a shipped name or a YAML (random weights), or a folder with Hugging Face's config.json and weights; an
-    io.npz in it holds the prompt and the logits to compare with, else the NumPy decoder makes them
-    prompt, generate: numbers of tokens, 4 and 4 unless io.npz says otherwise
+    model: a shipped name or a YAML (random weights), or a folder with Hugging Face's config.json and weights;
+    an io.npz in it holds the prompt and the logits to compare with, else the NumPy decoder makes them
+    prompt, generate: numbers of tokens, those of io.npz or else 4 and 4
+    seed: of random weights and of a random prompt; overrides: as `run.prepare` takes them
     tamper: changes the filled memory, to show that errors are found
     Raises InputError for missing or unfit files, models and numbers.
     """
-    described, _ = load_model(model, model_overrides)
-    machine, _ = load_arch(arch, overrides)
+    of_model = [text for text in overrides if text.startswith("model.")]
+    of_workload = [text for text in overrides if text.startswith("workload.")]
+    described, _ = load_model(model, [text.removeprefix("model.") for text in of_model])
+    machine, _ = load_arch(arch, [text for text in overrides if text not in of_model + of_workload])
     if arithmetic == "device" and machine.pim.element_B != BF16_B:
         raise InputError(
-            f"{machine.name}: pim.element_B: device arithmetic is bf16, {BF16_B} B an element, not {machine.pim.element_B}"
+            f"{machine.name}: pim.element_B: device arithmetic is bf16, {BF16_B} B an element, "
+            f"not {machine.pim.element_B}"
         )
     config = huggingface.config_path(model)
-    source = tensors.random(described, seed) if config is None else tensors.from_safetensors(config.parent, described)
-    weights = {name: source[name] for name in described.tensor_shapes()}
-    io = None if config is None else config.parent / "io.npz"
-    if io is not None and io.is_file():
-        reference = _stored_reference(io, described, prompt, generate)
+    if config is None:
+        source, io = tensors.random(described, seed), None
     else:
-        reference = _made_reference(described, weights, prompt or 4, generate or 4, seed)
-    proof = Proof(_site(described, machine, reference), weights, arithmetic)
+        source, io = tensors.from_safetensors(config.parent, described), config.parent / "io.npz"
+    weights = {name: source[name] for name in described.tensor_shapes()}
+    stored = _stored_reference(io, described) if io is not None and io.is_file() else None
+    own = (len(stored.prompt), len(stored.generated)) if stored else (TOKENS, TOKENS)
+    given, new = (own[0] if prompt is None else prompt), (own[1] if generate is None else generate)
+    workload = load_workload(given, new, 1, True, True, of_workload)
+    workload.check_fits(described)
+    if workload.batch != 1 or not (workload.embedding and workload.head):
+        raise InputError("validate runs one sequence, from a token's number to its logits")
+    if stored and own != (workload.prompt, workload.generate):
+        found = f"prompt {own[0]} and generate {own[1]}"
+        raise InputError(f"{io}: this run has {found}, not {workload.prompt} and {workload.generate}")
+    site = Site(described, machine, workload)
+    reference = stored or _made_reference(described, weights, workload, seed)
+    site.tokens = [reference.prompt + reference.generated[:-1]]
+    proof = Proof(site, weights, arithmetic)
     if tamper is not None:
         tamper(proof.memory, proof.site)
-    return _compare(proof, reference, arithmetic)
+    return _compare(proof, reference, arithmetic, progress)
 
 
-def _site(model: Model, arch: Arch, reference: Reference) -> Site:
-    workload = Workload(prompt=len(reference.prompt), generate=len(reference.generated))
-    workload.check_fits(model)
-    site = Site(model, arch, workload)
-    site.tokens = [reference.prompt + reference.generated[:-1]]
-    return site
-
-
-def _compare(proof: Proof, reference: Reference, arithmetic: Arithmetic) -> Validation:
+def _compare(
+    proof: Proof, reference: Reference, arithmetic: Arithmetic, progress: Progress | None
+) -> Validation:
     planner, prompt = Planner(proof.site), len(reference.prompt)
     largest = max(float(np.abs(reference.prefill).max()), float(np.abs(reference.steps).max()))
     error, chosen, positions = 0.0, list[int](), 0
     for position in range(proof.site.workload.passes):
+        if progress is not None:
+            progress(position, proof.site.workload.passes)
         logits = proof.run(planner.pass_at(position))
         if logits is None:
             break
@@ -186,7 +203,7 @@ def _compare(proof: Proof, reference: Reference, arithmetic: Arithmetic) -> Vali
         wanted = [reference.prefill[position]] if position < prompt else []
         if position >= prompt - 1:
             wanted.append(reference.steps[position - prompt + 1])
-            chosen.append(int(np.argmax(logits)))
+            chosen.append(int(proof.executor.registers["token.0"][0]))
         # Not max(): it would lose a difference that is no number.
         error = float(np.max([error, *(np.abs(logits - row).max() for row in wanted)]))
         if not proof.mismatch and arithmetic == "fp32" and not error <= TOLERANCE * largest:
@@ -218,27 +235,26 @@ def _wrong_logit(position: int, logits: F4, wanted: list[F4]) -> str:
     row = max(wanted, key=lambda row: float(np.nan_to_num(np.abs(logits - row), nan=np.inf).max()))
     token = int(np.argmax(np.nan_to_num(np.abs(logits - row), nan=np.inf)))
     return (
-        f"logits at position {position}: token {token} has {logits[token]:.9g}, should have {row[token]:.9g}, "
-        "although every operator is right for its inputs: do weights and model belong together?"
+        f"logits at position {position}: element {token} is {logits[token]:.9g}, should be {row[token]:.9g}, "
+        "though every operator is right for its inputs: do weights, config and logits belong together?"
     )
 
 
-def _made_reference(model: Model, weights: Mapping[str, F4], prompt: int, generate: int, seed: int) -> Reference:
+def _made_reference(model: Model, weights: Mapping[str, F4], workload: Workload, seed: int) -> Reference:
     """Return what the NumPy decoder makes of a random prompt."""
-    Workload(prompt=prompt, generate=generate).check_fits(model)
-    given = np.random.default_rng(seed).integers(0, model.vocab, prompt).tolist()
+    given = np.random.default_rng(seed).integers(0, model.vocab, workload.prompt).tolist()
     decoder = ReferenceDecoder(model, {"head.weight": weights["wte"], **weights})
     prefill = decoder.prefill(given)
     steps = [prefill[-1]]
     generated = [int(np.argmax(prefill[-1]))]
-    while len(generated) < generate:
+    while len(generated) < workload.generate:
         steps.append(decoder.step(generated[-1]))
         generated.append(int(np.argmax(steps[-1])))
     return Reference(given, generated, prefill, np.stack(steps))
 
 
-def _stored_reference(path: Path, model: Model, prompt: int | None, generate: int | None) -> Reference:
-    """Read io.npz; a number asked for must be its own. Raises InputError."""
+def _stored_reference(path: Path, model: Model) -> Reference:
+    """Read io.npz. Raises InputError unless it holds tokens and logits of the model."""
     arrays: dict[str, npt.NDArray[np.generic]] = {}
     try:
         with np.load(path) as file:
@@ -249,20 +265,20 @@ def _stored_reference(path: Path, model: Model, prompt: int | None, generate: in
     except (OSError, ValueError, BadZipFile) as error:
         raise InputError(f"{path}: not a readable npz file: {error}") from error
     given, generated = arrays["prompt"], arrays["generated"]
-    for key, asked in (("prompt", prompt), ("generated", generate)):
+    for key in ("prompt", "generated"):
         found = arrays[key]
         if found.ndim != 1 or len(found) == 0 or not np.issubdtype(found.dtype, np.integer):
-            raise InputError(f"{path}: {key} should be a list of token numbers, not {found.dtype}{found.shape}")
+            kind = f"{found.dtype}{found.shape}"
+            raise InputError(f"{path}: {key} should be a list of token numbers, not {kind}")
         ids = found.astype(np.int64)
         if ids.min() < 0 or ids.max() >= model.vocab:
-            wrong = ids[(ids < 0) | (ids >= model.vocab)][0]
-            raise InputError(f"{path}: {key}: token {wrong} is not in the vocabulary, which has {model.vocab} entries")
-        if asked is not None and asked != len(found):
-            raise InputError(f"{path}: {key} has {len(found)} tokens, but {asked} are asked for")
+            wrong = f"token {ids[(ids < 0) | (ids >= model.vocab)][0]}"
+            raise InputError(f"{path}: {key}: {wrong} is not in the vocabulary of {model.vocab} entries")
     for key, count in (("prefill_logits", len(given)), ("step_logits", len(generated))):
         found, shape = arrays[key], (count, model.vocab)
-        if found.shape != shape or not np.issubdtype(found.dtype, np.floating) or not np.isfinite(found).all():
-            raise InputError(f"{path}: {key} should be finite numbers of shape {shape}, not {found.dtype}{found.shape}")
+        if found.shape != shape or found.dtype.kind != "f" or not np.isfinite(found).all():
+            kind = f"{found.dtype}{found.shape}"
+            raise InputError(f"{path}: {key} should be finite numbers of shape {shape}, not {kind}")
     return Reference(
         given.astype(np.int64).tolist(),
         generated.astype(np.int64).tolist(),

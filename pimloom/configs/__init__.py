@@ -9,6 +9,7 @@ FOLDERS = {
     "sweep": "sweeps",
     "measured": "baselines",
     "processors": "baselines",
+    "published": "baselines",
 }
 
 

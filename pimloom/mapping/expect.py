@@ -1,16 +1,16 @@
 """What every task of a plan must yield, from the tensors and the task's own inputs, in double precision.
 
-Each expectation comes with a bound on the rounding errors that the machine's arithmetic may make, so whatever lies
-outside is a wrong program, a wrong layout or a wrong cell. The bounds are derived as in Higham, Accuracy and
-Stability of Numerical Algorithms, chapter 3: k roundings after one another make a relative error of at most
-k u / (1 - k u), u being half the distance from 1 to the next number.
+Each expectation comes with a bound on the rounding errors that the machine's arithmetic may make, so whatever
+lies outside is a wrong program, a wrong layout or a wrong cell. The bounds are derived as in Higham, Accuracy
+and Stability of Numerical Algorithms, chapter 3: k roundings after one another make a relative error of at
+most k u / (1 - k u), u being half the distance from 1 to the next number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import factorial, log, log2
+from math import exp, factorial, log, log2
 
 import numpy as np
 import numpy.typing as npt
@@ -60,19 +60,22 @@ class Errors:
     def of(asic: Asic) -> Errors:
         """Return the errors that an ASIC's series and iterations leave.
 
-        exp: Lagrange's remainder on |r| <= ln 2 / 2; reciprocal: the seed is within 1/17, a Newton step squares
-        that; 1/sqrt: the bit trick is within 3.44 %, a Newton step makes e into 1.5 e**2 + 0.5 e**3.
+        exp: Lagrange's remainder on |r| <= ln 2 / 2; reciprocal: the seed is within 1/17, a Newton step
+        squares that; 1/sqrt: the bit trick is within 3.44 %, a Newton step makes e into 1.5 e**2 + 0.5 e**3.
         """
         r, terms = log(2) / 2, asic.taylor_terms
         seed = 0.0344
         for _ in range(asic.rsqrt_iterations):
             seed = 1.5 * seed**2 + 0.5 * seed**3
-        # The remainder is relative to e**r >= e**-|r| and contains at most e**|r|.
-        return Errors(r**terms / factorial(terms) * np.exp(2 * r), (1 / 17) ** 2**asic.newton_iterations, seed)
+        return Errors(
+            exp=r**terms / factorial(terms) * exp(r),
+            reciprocal=(1 / 17) ** 2**asic.newton_iterations,
+            rsqrt=seed,
+        )
 
 
 class Expectations:
-    """Follows a run task by task; `of` says what a task about to run must yield."""
+    """Follows a run task by task; `of` says what a task must yield."""
 
     def __init__(
         self, site: Site, tensors: Mapping[str, F4], rounded: Callable[[F4], F4], device: bool
@@ -84,11 +87,15 @@ class Expectations:
         ops = (*site.graph.prologue, *site.graph.layer, *site.graph.epilogue)
         self.ops = {op.name: op for op in ops}
         self.layer = {op.name for op in site.graph.layer}
+        self.caches = {op.output: op for op in ops if op.kind in ("cache_k", "cache_v")}
         self.history: dict[tuple[str, int], list[F4]] = {}
 
     def of(self, task: Task, turn: int, position: int, registers: Registers) -> Expected | None:
-        """Return what the task must leave in its register; None for a write, which later reads prove."""
-        name, _, part = task.name.partition(".")
+        """Return what the task must leave in its register; None for a write, which later reads prove.
+
+        registers: as they were before the task
+        """
+        name, _, step = task.name.partition(".")
         if isinstance(task, PimTask) and task.region.endswith(".parameters"):
             return self._stripe(task, turn)
         op = self.ops[name]
@@ -97,37 +104,44 @@ class Expectations:
         if isinstance(task, PimTask):
             return self._in_banks(task, op, turn, position, registers)
         sequence = int(task.output.split(".")[1])
-        if part == "sum":
+        if step == "sum":
             parts = registers[f"{register_name(op.output, sequence)}.parts"]
             return self._sum(task, op, parts.astype(np.float64))
+        if step == "token":
+            logits = registers[register_name(op.output, sequence)]
+            return Expected(np.array([float(np.argmax(logits))]), np.zeros(1))
         names = [register_name(register, sequence) for register in op.inputs]
         if op.kind == "embed":
             names = [register_name(register, sequence) for register in ("wte", "wpe")]
-        inputs = [registers[register][slice(*op.part)] if op.part else registers[register] for register in names]
-        return self._on_asic(op, turn, [x.astype(np.float64) for x in inputs])
+        inputs = [registers[register][part_of(op)].astype(np.float64) for register in names]
+        return self._on_asic(op, turn, inputs)
 
-    # --- banks -----------------------------------------------------------------------------------------------
+    # --- banks ----------------------------------------------------------------------------------------------
 
     def _in_banks(
         self, task: PimTask, op: Op, turn: int, position: int, registers: Registers
     ) -> Expected | None:
         sequence = int((task.sink or task.source).split(".")[1])
         if op.kind == "embed":
-            row = self.site.token(position, sequence) if task.region == "wte" else position
-            return self._row(task, self.tensors[task.region], row)
+            number = self.site.token(position, sequence) if task.region == "wte" else position
+            return self._row(task, self.tensors[task.region], number)
         source = self.rounded(registers[task.source])
         if op.kind == "linear":
             return self._linear(task, self.tensors[op.parameters[0]], turn, source)
-        history = self.history.setdefault((task.region, turn), [])
         if op.kind in ("cache_k", "cache_v"):
-            history.append(source[slice(*op.part)] if op.part else source)
             return None
+        written = self.caches[op.inputs[1]]
+        row = registers[register_name(written.inputs[0], sequence)]
+        history = self.history.setdefault((task.region, turn), [])
+        history.append(self.rounded(row[part_of(written)]))
         stored = np.stack(history).reshape(-1, *op.shape)
         if op.kind == "score":
             return self._score(task, turn, source.reshape(op.shape), stored)
         return self._context(task, turn, source.reshape(op.shape[0], -1), stored)
 
-    def _cells(self, task: PimTask, turn: int, output: int, segment: int, first: int, held: F4) -> tuple[Place, F4]:
+    def _cells(
+        self, task: PimTask, turn: int, output: int, segment: int, first: int, held: F4
+    ) -> tuple[Place, F4]:
         """Return the cells of part of a dot product and what they hold."""
         region = self.site.regions[task.region]
         assert isinstance(region.layout, Tiled)
@@ -220,16 +234,18 @@ class Expectations:
         region = self.site.regions[task.region]
         layout = region.layout
         assert isinstance(layout, Striped)
-        held = stripe(self.site, task.region, turn, self.tensors)
+        held = stripe(self.site, task.region, turn, self.tensors, padding=np.nan)
+        padding = np.isnan(held)
 
         def cells(i: int) -> tuple[Place, F4]:
             place = layout.place([i])
             row = place.row + region.base_row + turn * self._stride(task.region)
             return place._replace(row=row), held[i : i + 1]
 
-        return Expected(held.astype(np.float64), np.zeros(len(held)), cells)
+        # What stands between the vectors is read with them, but never used.
+        return Expected(np.where(padding, 0, held), np.where(padding, np.inf, 0), cells)
 
-    # --- ASIC ------------------------------------------------------------------------------------------------
+    # --- ASIC -----------------------------------------------------------------------------------------------
 
     def _sum(self, task: AsicTask, op: Op, parts: F8) -> Expected:
         terms = parts.reshape(-1, task.size)
@@ -263,7 +279,7 @@ class Expectations:
         powers = np.exp(argument)
         values = powers / powers.sum(1, keepdims=True)
         each = self._exp_error(argument)
-        # Every power's error, the sum's (the powers' weighted by their share, and its additions), the division's.
+        # The power's own error, the sum's (the powers' by their share, and its additions), the division's.
         sums = (values * each).sum(1, keepdims=True) + _pairwise(x.shape[1]) * U32
         bound = values * (each + sums + self.errors.reciprocal + 4 * U32) * 1.01 + TINY
         return Expected(values.ravel(), bound.ravel())
@@ -278,21 +294,26 @@ class Expectations:
         of_variance = np.mean(2 * np.abs(centred) * deviation + deviation**2) + (k + 3) * U32 * variance
         relative = self.errors.rsqrt + of_variance * inverse**2 + 12 * U32
         scale = np.abs(weight) * inverse
-        bound = (deviation + np.abs(centred) * relative) * scale * 1.01 + 4 * U32 * (np.abs(values) + np.abs(bias))
-        return Expected(values, bound + TINY)
+        bound = (deviation + np.abs(centred) * relative) * scale * 1.01
+        return Expected(values, bound + 4 * U32 * (np.abs(values) + np.abs(bias)) + TINY)
 
     def _gelu(self, x: F8) -> Expected:
         inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
         tanh = np.tanh(inner)
         values = 0.5 * x * (1 + tanh)
-        # tanh = 1 - q with q = 2 / (e**2u + 1), whose error is that of the power (as far as it counts beside the
-        # 1), of the reciprocal, and of a few roundings.
+        # tanh = 1 - q with q = 2 / (e**2u + 1), whose error is that of the power (as far as it counts beside
+        # the 1), of the reciprocal, and of a few roundings.
         q = 1 - tanh
         power = np.minimum(self._exp_error(np.minimum(np.abs(4 * inner), 200)), 1) * (1 + tanh) / 2
         of_tanh = q * (power + self.errors.reciprocal + 8 * U32) * 1.01 + 4 * U32
         return Expected(values, 0.5 * np.abs(x) * of_tanh + 4 * U32 * np.abs(values) + TINY)
 
 
+def part_of(op: Op) -> slice:
+    """Return the part of its input that an operator reads."""
+    return slice(*op.part) if op.part else slice(None)
+
+
 def _pairwise(count: int) -> float:
-    """Return the roundings that a term goes through in NumPy's sum: eight accumulators in blocks of 128, then pairs."""
+    """Return the roundings of a term in NumPy's sum: eight accumulators in blocks of 128, then pairs."""
     return 24 + log2(count)

@@ -33,12 +33,11 @@ def contents(site: Site, tensors: Mapping[str, F4]) -> Iterator[tuple[Place, F4]
                 yield place._replace(row=place.row + base), values
 
 
-def stripe(site: Site, name: str, turn: int, tensors: Mapping[str, F4]) -> F4:
+def stripe(site: Site, name: str, turn: int, tensors: Mapping[str, F4], padding: float = 0.0) -> F4:
     """Return the content of stripe `name`, which is also that of the register it is read into."""
-    values = np.zeros(site.regions[name].layout.length, np.float32)
-    ops, prefix = (
-        (site.graph.layer, f"layer{turn}.") if name == "layer.parameters" else (site.graph.epilogue, "")
-    )
+    values = np.full(site.regions[name].layout.length, padding, np.float32)
+    in_layer = name == "layer.parameters"
+    ops, prefix = (site.graph.layer, f"layer{turn}.") if in_layer else (site.graph.epilogue, "")
     for vector in (vector for op in ops for vector in op.parameters if vector in site.slices):
         part = site.slices[vector]
         values[part.start : part.stop] = tensors[prefix + vector]

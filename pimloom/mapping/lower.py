@@ -127,6 +127,9 @@ def linear(site: Site, op: Op, position: int, sequence: int) -> list[Task]:
         if bias is not None:
             inputs += (Ref("params", bias.start, bias.stop),)
         tasks.append(AsicTask(f"{op.name}.sum", op.group, "accumulate", out, chunks, inputs, output))
+    if op.group == "lm_head":
+        logits, token = (Ref(output, 0, out),), register_name("token", sequence)
+        tasks.append(AsicTask(f"{op.name}.token", op.group, "argmax", out, 1, logits, token))
     return tasks
 
 
@@ -261,7 +264,7 @@ def _scatter_programs(site: Site, column: int) -> tuple[Program | None, ...]:
         if not filled:
             return None
         builder = Builder(site.commands)
-        scatter_column(builder, layout, column, filled)
+        scatter_column(builder, layout, column, filled, site.bursts_per_value)
         return builder.build()
 
     keys = [
@@ -276,7 +279,7 @@ def _scatter_feed(site: Site, layout: Tiled, position: int, offset: int) -> Maps
     maps = []
     for c in range(layout.grid.channels):
         bursts = []
-        for tile in layout.tiles_of(c):
+        for tile in np.repeat(layout.tiles_of(c), site.bursts_per_value).tolist():
             for bank in range(_valid_rows(site, tile)):
                 burst = np.full(lanes, -1, np.int64)
                 dimension = tile % per * layout.grid.banks + bank
@@ -375,10 +378,11 @@ def embed(site: Site, op: Op, position: int, sequence: int) -> list[Task]:
     tasks: list[Task] = []
     for table, row in rows.items():
         layout = _tiled(site.regions[table].layout)
+        order = (register_name(op.inputs[0], sequence),) if table == "wte" else ()
         task = _row_task(site, f"{op.name}.{table}", op.group, table, row, "RD")
         tasks.append(
             replace(
-                task, sink=register_name(table, sequence), sink_size=size, traffic=Traffic(received=size),
+                task, sink=register_name(table, sequence), sink_size=size, traffic=Traffic(received=size), order=order,
                 drain=lambda layout=layout, row=row: _row_map(layout, row, 0),
             )
         )  # fmt: skip

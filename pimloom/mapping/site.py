@@ -121,6 +121,11 @@ class Site:
         return chosen
 
     @property
+    def bursts_per_value(self) -> int:
+        """Bursts that write one scattered value."""
+        return self.arch.mapping.masked_write_B // self.arch.dram.access_B
+
+    @property
     def head_rows(self) -> int:
         """Dot products of one head in the V cache, padded so that a tile belongs to one head."""
         return -(-self.model.d_head // self.grid.banks) * self.grid.banks

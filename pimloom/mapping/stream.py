@@ -101,8 +101,10 @@ def access_row(builder: Builder, layout: Tiled, slot: int, command: str) -> None
             left -= n
 
 
-def scatter_column(builder: Builder, layout: Tiled, column: int, filled: Sequence[int]) -> None:
-    """Write one column of every tile of a channel, one masked burst a bank.
+def scatter_column(
+    builder: Builder, layout: Tiled, column: int, filled: Sequence[int], bursts: int
+) -> None:
+    """Write one column of every tile of a channel, `bursts` masked bursts a bank.
 
     column: column within the dot product; filled: valid banks of each slot
     """
@@ -111,17 +113,18 @@ def scatter_column(builder: Builder, layout: Tiled, column: int, filled: Sequenc
     inside = column - chunk.first
     if chunk.width == columns and len(filled) > 1 and set(filled) == {banks}:
         with builder.loop(len(filled), rows=1):
-            _scatter(builder, chunk.base_row, [(inside, banks)])
+            _scatter(builder, chunk.base_row, [(inside, banks)], bursts)
         return
     at = [(slot * chunk.width + inside, n) for slot, n in enumerate(filled)]
     for row, group in groupby(at, key=lambda item: item[0] // columns):
-        _scatter(builder, chunk.base_row + row, [(place % columns, n) for place, n in group])
+        _scatter(builder, chunk.base_row + row, [(place % columns, n) for place, n in group], bursts)
 
 
-def _scatter(builder: Builder, row: int, writes: list[tuple[int, int]]) -> None:
+def _scatter(builder: Builder, row: int, writes: list[tuple[int, int]], bursts: int) -> None:
     builder.add("ACT_AB", row=row)
     for column, n in writes:
-        builder.add("WR", n, bank=0, row=row, column=column, d_bank=1)
+        for _ in range(bursts):
+            builder.add("WR", n, bank=0, row=row, column=column, d_bank=1)
     builder.add("PREA")
 
 

@@ -1,7 +1,7 @@
 """Figures of a run, one function each: a summary in, matplotlib Axes out.
 
-One paper column wide; colours of Okabe and Ito (jfly.uni-koeln.de/color), which colour-blind readers tell apart,
-and every bar carries its value, so that nothing is lost in grey. matplotlib is imported when a figure is drawn.
+One paper column wide. The colours are Okabe and Ito's (jfly.uni-koeln.de/color), which colour-blind readers
+can tell apart; hatches do so in grey, and every bar carries its value. matplotlib is imported when needed.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pimloom.reports.baselines import Baseline
+from pimloom.reports.quantity import joules, percent, scale, seconds, times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,9 +22,11 @@ Summary = dict[str, Any]
 
 COLUMN_INCH = 3.5
 """Width of a column in the two-column layouts of IEEE and ACM."""
-BAR_INCH = 0.205
+BAR_INCH = 0.2
+FEW = 24
+"""Up to so many passes each gets a marker."""
 BLUE, ORANGE, GREEN, VERMILLION, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#595959"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8.5,
     "axes.titlelocation": "left",
@@ -33,6 +35,9 @@ STYLE = {
     "axes.linewidth": 0.7,
     "hatch.linewidth": 0.6,
     "legend.frameon": False,
+    "legend.handlelength": 1.4,
+    "legend.handletextpad": 0.5,
+    "legend.columnspacing": 1.2,
     "pdf.fonttype": 42,
     "savefig.dpi": 300,
 }
@@ -87,50 +92,51 @@ def style() -> AbstractContextManager[None]:
 
 def latency(summary: Summary, ax: Axes | None = None) -> Axes:
     """Draw the time of every pass over its token's position."""
+    from matplotlib.ticker import MaxNLocator
+
     times_ns: list[float] = summary["time_per_token_ns"]
-    unit, scale = _time_unit(max(times_ns))
-    y, x = [t * scale for t in times_ns], range(len(times_ns))
+    unit, factor = scale(max(times_ns), ("ns", "µs", "ms", "s"))
+    y, x = [t * factor for t in times_ns], range(len(times_ns))
     prompt = summary["workload"]["prompt"]
     with style():
-        ax = _axes(ax, 2.1)
-        few = len(y) <= 24  # noqa: PLR2004
-        ax.plot(x, y, color=BLUE, linewidth=1.3, marker="o" if few else None, markersize=3, clip_on=False)
+        ax = _axes(ax, 2.2)
+        marker = "o" if len(y) <= FEW else None
+        ax.plot(x, y, color=BLUE, linewidth=1.3, marker=marker, markersize=3, clip_on=False)
         ax.fill_between(x, y, color=BLUE, alpha=0.12, linewidth=0)
-        if 1 < prompt <= len(y):
+        if 1 < prompt < len(y):
             ax.axvline(prompt - 1.5, color=GREY, linewidth=0.7, linestyle="--")
-            ax.annotate("prompt ", (prompt - 1.5, 0.04), xycoords=("data", "axes fraction"), ha="right")
-            ax.annotate(" generation", (prompt - 1.5, 0.04), xycoords=("data", "axes fraction"), ha="left")
-        for i, side in ((0, "left"), (len(y) - 1, "right"))[: len(y)]:
-            ax.annotate(
-                f"{y[i]:.3g} {unit}", (i, y[i]), xytext=(0, 5), textcoords="offset points", ha=side
-            )
+            for text, side in (("prompt ", "right"), (" generation", "left")):
+                at = (prompt - 1.5, 0.04)
+                ax.annotate(text, at, xycoords=("data", "axes fraction"), ha=side, color=GREY)
+        for i, dx, side in ((0, 4, "left"), (len(y) - 1, 0, "right"))[: len(y)]:
+            label = f"{y[i]:.3g} {unit}"
+            ax.annotate(label, (i, y[i]), xytext=(dx, 5), textcoords="offset points", ha=side)
         ax.set_xlim(0, max(len(y) - 1, 1))
         ax.set_ylim(0, max(y) * 1.18)
         ax.set_xlabel("position of the token")
         ax.set_ylabel(f"time per token ({unit})")
         ax.set_title(_title(summary))
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return ax
 
 
 def latency_share(summary: Summary, ax: Axes | None = None) -> Axes:
     """Draw each operator class's share of the total time."""
-    ax = _shares(summary["latency_share"], OPERATOR_KINDS, "share of the total time (%)", ax)
-    ax.set_title(f"{_title(summary)}: {_time(summary['total_time_ns'])}")
-    return ax
+    label = f"share of {seconds(summary['total_time_ns'])} (%)"
+    return _shares(summary, summary["latency_share"], OPERATOR_KINDS, label, ax)
 
 
 def energy_share(summary: Summary, ax: Axes | None = None) -> Axes:
     """Draw each component's share of the total energy; what is unknown is named, not drawn."""
     energies, total_pJ = summary["energy_pJ"], summary["energy_pJ"]["total"]
     shares = {name: pJ / total_pJ for name, pJ in energies.items() if pJ is not None and name != "total"}
-    ax = _shares(shares, ENERGY_KINDS, "share of the energy (%)", ax)
-    ax.set_title(f"{_title(summary)}: {_energy(total_pJ)}, {summary['average_power_W']:.3g} W")
+    label = f"share of {joules(total_pJ)} (%); {summary['average_power_W']:.3g} W on average"
+    ax = _shares(summary, shares, ENERGY_KINDS, label, ax)
     unknown = [LABELS.get(name, name) for name, pJ in energies.items() if pJ is None]
     if unknown:
         ax.annotate(
-            f"n/a: {', '.join(unknown)}", (0.99, 0.03), xycoords="axes fraction", ha="right", va="bottom",
-            fontsize=7, color=GREY,
+            f"not included: {', '.join(unknown)}", (0.99, 0.02), xycoords="axes fraction", ha="right",
+            va="bottom", fontsize=7, color=GREY,
         )  # fmt: skip
     return ax
 
@@ -138,14 +144,16 @@ def energy_share(summary: Summary, ax: Axes | None = None) -> Axes:
 def speedup(summary: Summary, baselines: Sequence[Baseline], ax: Axes | None = None) -> Axes:
     """Draw how many times longer the same work takes elsewhere; every bar says against what."""
     ratios = [(b, b.time_ns / summary["total_time_ns"]) for b in baselines]
-    return _ratios(summary, ratios, "speedup over", ax)
+    headings = {"measured": "measured", "roofline": "data-sheet roofline"}
+    return _ratios(summary, ratios, headings, "speedup over …", ax)
 
 
 def energy_ratio(summary: Summary, baselines: Sequence[Baseline], ax: Axes | None = None) -> Axes:
     """Draw how many times more energy the same work takes elsewhere, where that is known."""
     total_pJ = summary["energy_pJ"]["total"]
     ratios = [(b, b.energy_pJ / total_pJ) for b in baselines if b.energy_pJ is not None]
-    return _ratios(summary, ratios, "energy saved against", ax)
+    headings = {"measured": "measured, whole board", "roofline": "roofline at full TDP"}
+    return _ratios(summary, ratios, headings, "energy saving over …", ax)
 
 
 @dataclass(frozen=True)
@@ -185,6 +193,8 @@ class Plots:
             with style():
                 figure = Figure(figsize=(COLUMN_INCH, 2.1), layout="constrained")
                 getattr(self, name)(figure.subplots())
+                figure.draw_without_rendering()
+                figure.set_layout_engine("none")  # the layout holds; it is the slow part of saving
                 for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
                     paths.append(folder / f"{name}.{suffix}")
                     figure.savefig(paths[-1], metadata=metadata)
@@ -192,98 +202,104 @@ class Plots:
 
 
 def _axes(ax: Axes | None, height_inch: float) -> Axes:
-    """Return Axes to draw on: a new figure's, or `ax`, whose figure takes this height if it is alone there."""
+    """Return Axes to draw on: new ones, or `ax`, which gets this height if its figure is its own."""
     if ax is None:
         from matplotlib import pyplot as plt
 
         return plt.subplots(figsize=(COLUMN_INCH, height_inch), layout="constrained")[1]
-    if ax.figure.axes == [ax]:
+    if _alone(ax):
         ax.figure.set_figheight(height_inch)  # type: ignore[union-attr]
     return ax
 
 
-def _shares(shares: dict[str, float], kinds: Sequence[Kind], label: str, ax: Axes | None) -> Axes:
+def _alone(ax: Axes) -> bool:
+    return ax.figure.axes == [ax]
+
+
+def _shares(
+    summary: Summary, shares: dict[str, float], kinds: Sequence[Kind], label: str, ax: Axes | None
+) -> Axes:
     """Draw sorted horizontal bars, in percent, one look per kind."""
     order = sorted(shares.items(), key=lambda item: item[1])
+    known = {name: kind for kind in kinds for name in kind.members}
+    other = Kind("other", SKY, "", ())
     with style():
-        ax = _axes(ax, 0.75 + BAR_INCH * len(order))
-        known = {name: kind for kind in kinds for name in kind.members}
-        drawn: dict[str, Any] = {}
+        ax = _axes(ax, 1.1 + BAR_INCH * len(order))
+        drawn: dict[Kind, Any] = {}
         for i, (name, share) in enumerate(order):
-            kind = known.get(name, Kind("other", SKY, "", ()))
-            (bar,) = ax.barh(
-                i, 100 * share, height=0.72, color=kind.color, hatch=kind.hatch, edgecolor="white", linewidth=0
-            )
-            drawn.setdefault(kind.label, bar)
-            ax.annotate(
-                f"{100 * share:.1f}" if share >= 0.0005 else "<0.1",  # noqa: PLR2004
-                (100 * share, i), xytext=(2, 0), textcoords="offset points", va="center",
-            )  # fmt: skip
+            kind = known.get(name, other)
+            look: dict[str, Any] = {"color": kind.color, "hatch": kind.hatch, "edgecolor": "white"}
+            (bar,) = ax.barh(i, 100 * share, height=0.72, linewidth=0, **look)
+            drawn.setdefault(kind, bar)
+            _beside(ax, percent(share).removesuffix(" %"), 100 * share, i)
         ax.set_yticks(range(len(order)), [LABELS.get(name, name) for name, _ in order])
-        ax.tick_params(axis="y", length=0)
-        ax.spines["left"].set_visible(False)
-        ax.set_ylim(-0.6, len(order) - 0.4)
-        ax.set_xlim(0, 112 * max(shares.values(), default=1))
+        ax.set_xlim(0, 112 * max(shares.values()))
         ax.set_xlabel(label)
-        labels = [kind.label for kind in kinds if kind.label in drawn] + ["other"] * ("other" in drawn)
-        ax.legend([drawn[name] for name in labels], labels, loc="lower right", bbox_to_anchor=(1, 0.1))
+        ax.set_title(_title(summary))
+        _bare_left(ax, len(order))
+        shown = [kind for kind in (*kinds, other) if kind in drawn]
+        handles, labels = [drawn[kind] for kind in shown], [kind.label for kind in shown]
+        if _alone(ax):
+            ax.figure.legend(handles, labels, loc="outside lower center", ncols=len(shown))
+        else:
+            ax.legend(handles, labels, loc="lower right")
     return ax
 
 
-def _ratios(summary: Summary, ratios: Sequence[tuple[Baseline, float]], label: str, ax: Axes | None) -> Axes:
+def _ratios(
+    summary: Summary, ratios: Sequence[tuple[Baseline, float]], headings: dict[str, str], label: str,
+    ax: Axes | None,
+) -> Axes:  # fmt: skip
     """Draw ratios as bars from 1 on a logarithmic axis, so that twice and half are equally far from 1."""
-    order = list(reversed(ratios))
-    low, high = (f((r for _, r in order), default=1.0) for f in (min, max))
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    rows: list[tuple[str, tuple[Baseline, float] | None]] = []  # from top to bottom; None = a heading
+    for kind, heading in headings.items():
+        inside = [(b.name.removesuffix(", roofline"), (b, ratio)) for b, ratio in ratios if b.kind == kind]
+        rows += [(heading, None), *inside] if inside else []
+    low, high = (f((ratio for _, ratio in ratios), default=1.0) for f in (min, max))
     with style():
-        ax = _axes(ax, 0.95 + BAR_INCH * 1.25 * len(order))
-        drawn = {}
-        for i, (baseline, ratio) in enumerate(order):
-            measured = baseline.kind == "measured"
-            (bar,) = ax.barh(
-                i, ratio - 1, left=1, height=0.66, linewidth=0.8,
-                color=BLUE if measured else "white", edgecolor=BLUE, hatch="" if measured else "//////",
-            )  # fmt: skip
-            drawn.setdefault(baseline.kind, bar)
-            right = ratio >= 1
-            ax.annotate(
-                f"{ratio:.3g}×", (ratio, i), xytext=(3 if right else -3, 0), textcoords="offset points",
-                ha="left" if right else "right", va="center",
-            )  # fmt: skip
+        ax = _axes(ax, 1.0 + BAR_INCH * len(rows))
+        for y, (_, item) in enumerate(reversed(rows)):
+            if item is None:
+                continue
+            baseline, ratio = item
+            solid = baseline.kind == "measured"
+            look: dict[str, Any] = (
+                {"color": BLUE} if solid else {"color": "white", "edgecolor": BLUE, "hatch": "//////"}
+            )
+            ax.barh(y, ratio - 1, left=1, height=0.68, linewidth=0.8, **look)
+            _beside(ax, times(ratio), max(ratio, 1), y)
         ax.axvline(1, color="black", linewidth=0.8)
         ax.set_xscale("log")
-        ax.set_xlim(min(low / 2.2, 0.8), max(high * 2.2, 1.25))
-        ax.set_yticks(range(len(order)), [b.name.removesuffix(", roofline") for b, _ in order])
-        ax.tick_params(axis="y", length=0)
-        ax.spines["left"].set_visible(False)
+        ax.set_xlim(min(low / 1.15, 0.8), max(high * 2.2, 2))
+        one_decade = 30
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / min(low, 1) < one_decade else (1,)))
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
-        ax.set_xlabel(f"{label} … (log scale)")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)])
+        for text, (_, item) in zip(ax.get_yticklabels(), reversed(rows), strict=True):
+            text.set_fontweight("bold" if item is None else "normal")
+        ax.set_xlabel(f"{label} (log scale)")
         ax.set_title(_title(summary))
-        texts = {"measured": "measured", "roofline": "data-sheet roofline, not measured"}
-        ax.legend(
-            list(drawn.values()), [texts[kind] for kind in drawn], loc="upper center",
-            bbox_to_anchor=(0.35, -0.28), ncols=2,
-        )  # fmt: skip
+        _bare_left(ax, len(rows))
     return ax
+
+
+def _beside(ax: Axes, text: str, x: float, y: float) -> None:
+    """Write a bar's value to the right of its end."""
+    ax.annotate(text, (x, y), xytext=(2.5, -0.3), textcoords="offset points", va="center_baseline")
+
+
+def _bare_left(ax: Axes, rows: int) -> None:
+    """Let the names of horizontal bars stand without axis and ticks."""
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.set_ylim(-0.6, rows - 0.4)
 
 
 def _title(summary: Summary) -> str:
     workload = summary["workload"]
-    batch = f", batch {workload['batch']}" if workload["batch"] > 1 else ""
-    return f"{summary['model']} on {summary['arch']}, {workload['prompt']}+{workload['generate']} tokens{batch}"
-
-
-def _time_unit(ns: float) -> tuple[str, float]:
-    """Return a unit in which `ns` is at least 1, and the factor that leads to it."""
-    steps = ((1e3, "ns", 1.0), (1e6, "µs", 1e-3), (1e9, "ms", 1e-6), (inf, "s", 1e-9))
-    return next((unit, factor) for limit, unit, factor in steps if ns < limit)
-
-
-def _time(ns: float) -> str:
-    unit, factor = _time_unit(ns)
-    return f"{ns * factor:.4g} {unit}"
-
-
-def _energy(pJ: float) -> str:
-    steps = ((1e3, "pJ", 1.0), (1e6, "nJ", 1e-3), (1e9, "µJ", 1e-6), (1e12, "mJ", 1e-9), (inf, "J", 1e-12))
-    unit, factor = next((unit, factor) for limit, unit, factor in steps if pJ < limit)
-    return f"{pJ * factor:.4g} {unit}"
+    tokens = f"{workload['prompt']} prompt + {workload['generate']} new tokens"
+    batch = f"{workload['batch']} × ({tokens})" if workload["batch"] > 1 else tokens
+    return f"{summary['model']} on {summary['arch']}\n{batch}"

@@ -92,6 +92,7 @@ STEPS: dict[str, Callable[[Asic, int, int, int], list[Work]]] = {
     "scale": lambda asic, size, count, inputs: [Work(0, 1, size * count)],
     "relu": lambda asic, size, count, inputs: [Work(1, 0, size * count)],
     "gelu_tanh": lambda asic, size, count, inputs: _gelu_steps(asic, size, count),
+    "argmax": lambda asic, size, count, inputs: [_reduce(asic, size, count)],
     "softmax": lambda asic, size, count, inputs: _softmax_steps(asic, size, count),
     "layernorm": lambda asic, size, count, inputs: _layernorm_steps(asic, size, count),
 }
@@ -169,6 +170,8 @@ def compute(
         return x + inputs[1]
     if function == "scale":
         return x * constant
+    if function == "argmax":
+        return np.array([x.argmax()], np.float32)
     if function == "relu":
         return np.maximum(x, np.float32(0))
     if function == "gelu_tanh":

@@ -13,7 +13,7 @@ import numpy as np
 
 from pimloom.arch.dram import Tables
 from pimloom.sim.channel import (
-    ALL_ROW, CHANGED, CLOSED, DUE, I8, LAST, NEVER, OPEN_BANKS, SPLIT, Code, Scratch, State, issue,
+    ALL_ROW, CHANGED, DUE, EXTRA_STEPPED, EXTRAS, I8, LAST, NEVER, OPEN_BANKS, SPLIT, Code, Scratch, State, issue,
 )  # fmt: skip
 from pimloom.sim.clock import edge_ps, first_edge
 from pimloom.sim.jit import kernel
@@ -106,11 +106,18 @@ def alike(tables: Tables, state: State, a: int, b: int, start: int) -> bool:
 
 @kernel
 def copy_channel(state: State, a: int, b: int) -> None:
-    """Give channel b the state of channel a."""
-    state.stamp[b] = state.stamp[a]
-    state.window[b] = state.window[a]
-    state.row[b] = state.row[a]
-    state.scalar[b] = state.scalar[a]
+    """Give channel b the state of channel a. (Loops: an array assignment takes Numba seconds to compile.)"""
+    for node in range(state.stamp.shape[1]):
+        for c in range(state.stamp.shape[2]):
+            state.stamp[b, node, c] = state.stamp[a, node, c]
+    for w in range(state.window.shape[1]):
+        for node in range(state.window.shape[2]):
+            for k in range(state.window.shape[3]):
+                state.window[b, w, node, k] = state.window[a, w, node, k]
+    for k in range(state.row.shape[1]):
+        state.row[b, k] = state.row[a, k]
+    for k in range(state.scalar.shape[1]):
+        state.scalar[b, k] = state.scalar[a, k]
 
 
 @kernel
@@ -123,12 +130,33 @@ def separate(state: State, leader: I8) -> None:
 
 
 @kernel
+def refresh(
+    tables: Tables, code: Code, start: int, state: State, channel: int, scratch: Scratch, acc: I8, log: I8
+) -> None:
+    """Issue the refreshes of a channel that are due at clock `start`.
+
+    The constants are made int64, since Numba would compile `issue` once more for literal arguments.
+    """
+    nothing, zero = np.int64(-1), np.int64(0)
+    issue(tables, code, nothing, zero, zero, start, state, channel, scratch, acc, log)
+
+
+@kernel
+def clear(one: I8) -> None:
+    """Set a row of books to zero."""
+    for k in range(len(one)):
+        one[k] = 0
+
+
+@kernel
 def share(leader: I8, c: int, one: I8, acc: I8) -> None:
-    """Add what class c did to the books of all its channels."""
+    """Add what class c did to the books of all its channels; the steps of the kernel were done once."""
+    steps = len(one) - EXTRAS + EXTRA_STEPPED
     for m in range(c, len(leader)):
         if leader[m] == c:
             for k in range(len(one)):
-                acc[m, k] += one[k]
+                if m == c or k != steps:
+                    acc[m, k] += one[k]
 
 
 @kernel
@@ -170,11 +198,11 @@ def run_chain(
                     # Idle channels stay as they are: without barrier their next program may start earlier.
                     for c in range(channels):
                         if leader[c] == c and stretch.program[i, c] >= 0 and state.scalar[c, DUE] <= start:
-                            one[:] = 0
-                            issue(tables, code, -1, 0, 0, start, state, c, scratch, one, logs[c])
+                            clear(one)
+                            refresh(tables, code, start, state, c, scratch, one, logs[c])
                             share(leader, c, one, acc)
                     for c in range(1, channels):
-                        a, since = 0, start if stretch.program[i, c] >= 0 else 2 * NEVER
+                        a, since = np.int64(0), start if stretch.program[i, c] >= 0 else 2 * NEVER
                         while leader[c] == c and a < c:
                             if (
                                 leader[a] == a
@@ -188,7 +216,7 @@ def run_chain(
                 last = start
                 for c in range(channels):
                     if leader[c] == c and stretch.program[i, c] >= 0:
-                        one[:] = 0
+                        clear(one)
                         over = issue(
                             tables, code, stretch.program[i, c], stretch.base_bank[i],
                             stretch.base_row[i] + turn * row_stride, start, state, c, scratch, one, logs[c],
@@ -214,7 +242,7 @@ def settle(
     clock = first_edge(board.free[0], clocks.dram_Hz)
     separate(state, board.leader)
     for c in range(len(board.leader)):
-        issue(tables, code, -1, 0, 0, clock, state, c, scratch, acc[c], logs[c])
+        refresh(tables, code, clock, state, c, scratch, acc[c], logs[c])
 
 
 def new_board(registers: int, channels: int) -> Board:

@@ -161,6 +161,12 @@ def issue(
         scalar[ALL_ROW], scalar[OPEN_BANKS], scalar[LAST], scalar[DUE], scalar[CHANGED],
     )  # fmt: skip
     end = cursor = max(start, last)
+    if program >= 0:
+        # A refresh under way holds the program up: its clocks are its own, not those of the command behind it.
+        over = stamp[0, id_ref] + duration[id_ref] if interval > 0 else cursor
+        if over > cursor:
+            acc[commands + id_ref] += over - cursor
+            cursor = over
     pc = code.start[program] if program >= 0 else 0
     stop = code.start[program + 1] if program >= 0 else 0
     loop_pc, loop_done = scratch.loop[0], scratch.loop[1]
@@ -264,10 +270,18 @@ def issue(
                     elif seen_at[d] < 0 or old_scalar[d, DUE] != due or loop_done[d] - seen_at[d] >= power[d]:
                         power[d] = 1 if seen_at[d] < 0 or old_scalar[d, DUE] != due else 2 * power[d]
                         seen_at[d] = loop_done[d]
-                        old_stamp[d] = stamp
-                        old_window[d] = window
-                        old_row[d] = open_row
-                        old_acc[d] = acc
+                        # Loops: an array assignment takes Numba seconds to compile.
+                        for node in range(len(stamp)):
+                            for b in range(commands):
+                                old_stamp[d, node, b] = stamp[node, b]
+                        for w in range(windows):
+                            for node in range(window.shape[1]):
+                                for i in range(win_size[w]):
+                                    old_window[d, w, node, i] = window[w, node, i]
+                        for b in range(banks):
+                            old_row[d, b] = open_row[b]
+                        for i in range(len(acc)):
+                            old_acc[d, i] = acc[i]
                         old_scalar[d, ALL_ROW], old_scalar[d, OPEN_BANKS] = all_row, open_banks
                         old_scalar[d, LAST], old_scalar[d, DUE] = last, due
                         old_scalar[d, CHANGED], old_scalar[d, SCALARS] = changed, end
@@ -409,6 +423,10 @@ def issue(
         stepped += 1
         cursor = max(t, cursor)
         last = t
+        if c == id_ref and program >= 0:
+            over = t + duration[c]
+            acc[commands + c] += max(over, cursor) - cursor
+            cursor = max(over, cursor)
         if phase == 0:
             end = max(end, t + duration[c])
             previous, previous_bank = c, bank

@@ -292,11 +292,11 @@ class _Fast:
 
 @dataclass(eq=False)
 class _Job:
-    """A task under way: what it waits for, when it started, how many channels are still to go."""
+    """A task under way: what it waits for, how many channels are still to go, when its inputs were there."""
 
     task: Task
     base_row: int
-    ready: list[simpy.Event]
+    ready: simpy.Event
     done: simpy.Event
     left: int
     over: int = 0
@@ -360,14 +360,15 @@ class _Events:
     ) -> _Job:
         before = [writer[name] for name in (*task.reads, *task.writes) if name in writer]
         before += [event for name in task.writes for event in readers.get(name, [])]
-        done = self.env.event()
+        ready, done = self.env.all_of(before), self.env.event()
         if isinstance(task, PimTask):
             busy = [c for c, program in enumerate(task.programs) if program is not None]
-            job = _Job(task, task.base_row + stride, before, done, len(busy))
+            job = _Job(task, task.base_row + stride, ready, done, len(busy))
+            ready.callbacks.append(lambda event: setattr(job, "begin", int(self.env.now)))
             for c in busy:
                 self.queues[c].put(job)
         else:
-            job = _Job(task, 0, before, done, 0)
+            job = _Job(task, 0, ready, done, 0)
             self.asic_queue.put(job)
         for name in task.reads:
             readers.setdefault(name, []).append(done)
@@ -378,11 +379,10 @@ class _Events:
     def _channel(self, c: int) -> Generator[simpy.Event, Any, None]:
         while True:
             job = yield self.queues[c].get()
-            yield self.env.all_of(job.ready)
-            job.begin = int(self.env.now)
-            yield self._link()
+            yield job.ready
             task: PimTask = job.task
-            start = int(first_edge(int(self.env.now), self.clocks.dram_Hz))
+            # The link is a pipeline: the next program may follow while this one is on its way.
+            start = int(first_edge(int(self.env.now) + self.clocks.link_ps, self.clocks.dram_Hz))
             over = self.device.issue(c, task.programs[c], task.base_bank, job.base_row, start)
             job.over, job.left = max(job.over, int(over)), job.left - 1
             if job.left == 0:
@@ -390,19 +390,16 @@ class _Events:
 
     def _answer(self, job: _Job) -> Generator[simpy.Event, Any, None]:
         """Bring the last result back over the link."""
-        yield self.env.timeout(max(0, int(edge_ps(job.over, self.clocks.dram_Hz)) - self.env.now))
-        yield self._link()
+        over = int(edge_ps(job.over, self.clocks.dram_Hz)) + self.clocks.link_ps
+        yield self.env.timeout(over - self.env.now)
         job.end = int(self.env.now)
         job.done.succeed()
-
-    def _link(self) -> simpy.Event:
-        return self.env.timeout(self.clocks.link_ps)
 
     def _asic(self) -> Generator[simpy.Event, Any, None]:
         f = self.clocks.asic_Hz
         while True:
             job = yield self.asic_queue.get()
-            yield self.env.all_of(job.ready)
+            yield job.ready
             edge = int(first_edge(int(self.env.now), f))
             job.begin = int(edge_ps(edge, f))
             job.end = int(edge_ps(edge + _cycles(self.arch, job.task), f))

@@ -1,7 +1,8 @@
 """Functional execution: the very programs that are timed also compute, on bank contents held in NumPy.
 
-Every command has one meaning, chosen by the `meaning` and `target` that its description gives, never by its name.
-A program that no memory could carry out (a closed bank, another row, a burst too many) raises `FunctionalError`.
+Every command has one meaning, chosen by the `meaning` and `target` that its description gives, never by its
+name. A program that no memory could carry out (a closed bank, another row, a burst too many) raises
+`FunctionalError`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pimloom.traces.program import Program, Run
 from pimloom.traces.task import AsicTask, Maps, PimTask, Task
 
 Arithmetic = Literal["fp32", "device"]
-"""fp32: everything in single precision; device: bf16 in the banks and on the pins, the ASIC's approximations."""
+"""fp32: single precision all through; device: bf16 in banks and on pins, and the ASIC's approximations."""
 
 CLOSED = -1
 
@@ -38,11 +39,18 @@ def rounded(values: F4, arithmetic: Arithmetic) -> F4:
     return values if arithmetic == "fp32" else values.astype(bfloat16).astype(np.float32)
 
 
+class Registers(dict[str, F4]):
+    """The ASIC's vectors, float32, by name; a missing one raises FunctionalError."""
+
+    def __missing__(self, name: str) -> F4:
+        raise FunctionalError(f"register {name!r} holds nothing yet")
+
+
 class Memory:
     """What the channels of a machine hold.
 
-    cells: float32 or bfloat16 [channels, banks, rows, lanes, columns], zero at first; the columns come last so that
-    NumPy adds the lanes of many columns at once
+    cells: float32 or bfloat16 [channels, banks, rows, lanes, columns], zero at first; the columns are last
+        so that NumPy adds the lanes of many columns at once
     buffer: f4[channels, lanes, columns]   input buffer of each channel
     sums: f4[channels, banks]   accumulators of the MAC units
     open_row: i8[channels, banks]   CLOSED, or the row that is open
@@ -135,7 +143,7 @@ def _steps(start: int, step: int, count: int) -> Index:
     return start + step * np.arange(count)
 
 
-# --- the meanings --------------------------------------------------------------------------------------------
+# --- the meanings -------------------------------------------------------------------------------------------
 
 
 def _activate(job: _Job, run: Run, command: Command) -> None:
@@ -159,12 +167,12 @@ def _precharge(job: _Job, run: Run, command: Command) -> None:
 def _mac(job: _Job, run: Run, command: Command) -> None:
     """Multiply a column of every bank by a column of the buffer and add the products to the banks' sums.
 
-    The products of the `mac_lanes` multipliers go through a tree of adders, the tree's results are added up one
-    after the other; all in float32, where a product of two bf16 numbers is exact.
+    The products of the `mac_lanes` multipliers go through a tree of adders, the tree's results are added up
+    one after the other; all in float32, where a product of two bf16 numbers is exact.
     """
     memory = job.memory
     row = job.row_open_in(job.banks(run, command), run)
-    stored = memory.cells[job.channels, :, row, :, _span(job.columns(run))].astype(np.float32, copy=False)
+    stored = memory.cells[job.channels, :, row][..., _span(job.columns(run))].astype(np.float32, copy=False)
     products = stored * memory.buffer[job.channels, None, :, _span(job.buffers(run))]
     parts = [_tree(products[:, :, k : k + job.mac_lanes]) for k in range(0, products.shape[2], job.mac_lanes)]
     terms = parts[0] if len(parts) == 1 else np.stack(parts, -1).reshape(*parts[0].shape[:2], -1)
@@ -237,15 +245,15 @@ MEANINGS: dict[tuple[str, str], Meaning] = {
 """(meaning, target) of a command -> what it does."""
 
 
-# --- tasks ---------------------------------------------------------------------------------------------------
+# --- tasks --------------------------------------------------------------------------------------------------
 
 
 class Executor:
-    """Executes tasks on a memory; `registers` holds the ASIC's vectors, float32, by name."""
+    """Executes tasks on a memory; a task puts a new vector into `registers`, never changes one."""
 
     def __init__(self, arch: Arch, memory: Memory, arithmetic: Arithmetic) -> None:
         self.arch, self.memory, self.arithmetic = arch, memory, arithmetic
-        self.registers: dict[str, F4] = {}
+        self.registers = Registers()
         self._maths = Exact() if arithmetic == "fp32" else Approximate(arch.asic)
         self._maps: WeakKeyDictionary[PimTask, tuple[Maps, Maps]] = WeakKeyDictionary()
 
@@ -259,7 +267,7 @@ class Executor:
     def _run_asic(self, task: AsicTask, turn: int) -> None:
         inputs = []
         for ref in task.inputs:
-            register = self._register(ref.register)
+            register = self.registers[ref.register]
             if not 0 <= ref.start < ref.stop <= len(register):
                 part = f"{ref.start}:{ref.stop} of register {ref.register!r}"
                 raise FunctionalError(f"{part}, which holds {len(register)} values")
@@ -273,7 +281,9 @@ class Executor:
         if task not in self._maps:
             self._maps[task] = self._checked_maps(task)
         feed, drain = self._maps[task]
-        source = rounded(self._register(task.source), self.arithmetic) if task.source else np.empty(0, np.float32)
+        source = np.empty(0, np.float32)
+        if task.source:
+            source = rounded(self.registers[task.source], self.arithmetic)
         highest = max((int(m.max()) for m in feed if m.size), default=-1)
         if highest >= len(source):
             raise FunctionalError(f"value {highest} of register {task.source!r}, which holds {len(source)}")
@@ -281,9 +291,7 @@ class Executor:
         for first, last, program in _groups(task.programs):
             at = np.stack(feed[first:last])
             sent = np.where(at >= 0, source[at], np.float32(0)) if at.size else np.empty(at.shape, np.float32)
-            job = _Job(
-                self.memory, self.arch.pim.lanes, first, last, task.base_bank, base_row, sent, at >= 0
-            )
+            job = _Job(self.memory, self.arch.pim.lanes, first, last, task.base_bank, base_row, sent, at >= 0)
             self._execute(job, program)
             if job.got:
                 to, got = np.stack(drain[first:last]), np.concatenate(job.got, 1)
@@ -301,11 +309,6 @@ class Executor:
                 raise job.fail(f"{command.meaning} of a {command.target} means nothing in a program")
             meaning(job, run, command)
 
-    def _register(self, name: str) -> F4:
-        if name not in self.registers:
-            raise FunctionalError(f"register {name!r} holds nothing yet")
-        return self.registers[name]
-
     def _checked_maps(self, task: PimTask) -> tuple[Maps, Maps]:
         """Return (feed, drain); raise unless they have one entry a burst and fill the sink exactly once."""
         channels = len(task.programs)
@@ -321,11 +324,10 @@ class Executor:
                     )
         written = np.concatenate([m[m >= 0] for m in drain])
         times = np.bincount(written, minlength=task.sink_size)
-        if len(times) > task.sink_size or (times != 1).any():
-            wrong = int(np.argmax(times[: task.sink_size] != 1)) if (times[: task.sink_size] != 1).any() else -1
-            raise FunctionalError(
-                f"register {task.sink!r} of {task.sink_size} values: value {wrong} is read {times[wrong]} times"
-            )
+        wrong = np.flatnonzero(times != (np.arange(len(times)) < task.sink_size))
+        if len(wrong):
+            what = f"value {wrong[0]} is read {times[wrong[0]]} times"
+            raise FunctionalError(f"register {task.sink!r} of {task.sink_size} values: {what}")
         return feed, drain
 
     def _bursts(self, program: Program | None, way: str) -> int:

@@ -23,8 +23,9 @@ I4 = npt.NDArray[np.int32]
 FIELDS = ("cycle", "command", "channel", "pseudochannel", "rank", "bankgroup", "bank", "row", "column")
 """Columns of every format, in this order."""
 HEADER = ",".join(FIELDS)
-MAX_CYCLE = 2**62
-_INTEGER = re.compile(r"-?[0-9]{1,30}")
+MAX_CYCLE = 10**18 - 1
+_NUMBER = "-?[0-9]{1,18}"
+_RECORD = re.compile(f"{_NUMBER},[^,]*" + f",{_NUMBER}" * 7)
 _PLAIN = b"0123456789-,_\r\nABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """All that a healthy CSV trace consists of."""
 
@@ -228,27 +229,33 @@ def _parse(file: str, data: bytes) -> Any:
         raise InputError(f"{file}:1:1: the file is empty; a trace begins with the header {HEADER}")
     columns: list[list[Any]] = [[] for _ in FIELDS]
     for number, line in enumerate(lines, 1):
-        words = line.removesuffix("\r").split(",")
-        for i, (field, word) in enumerate(zip(FIELDS, words, strict=False)):
-            place = f"{file}:{number}:{len(','.join(words[:i])) + (i > 0) + 1}"
-            if number == 1 and word != field:
-                raise InputError(f"{place}: {shown(word)}, but the header should be {HEADER}")
-            if number > 1 and field != "command":
-                if not _INTEGER.fullmatch(word):
-                    raise InputError(f"{place}: {field}: {shown(word)} is no whole number")
-                if abs(int(word)) > MAX_CYCLE:
-                    raise InputError(f"{place}: {field}: {word} is out of range")
-            if number > 1:
-                columns[i].append(word if field == "command" else int(word))
-        if len(words) != len(FIELDS):
-            end = len(",".join(words[: len(FIELDS)])) + 1
-            found = f"{len(words)} fields, but a trace has {len(FIELDS)}: {HEADER}"
-            raise InputError(f"{file}:{number}:{end}: {found}")
+        text = line.removesuffix("\r")
+        if not (text == HEADER if number == 1 else _RECORD.fullmatch(text)):
+            column, message = _fault(text, number == 1)
+            raise InputError(f"{file}:{number}:{column}: {message}")
+        if number > 1:
+            for words, word in zip(columns, text.split(","), strict=True):
+                words.append(word)
     arrays = {
-        field: pa.array(column, pa.string() if field == "command" else pa.int64())
-        for field, column in zip(FIELDS, columns, strict=True)
+        field: pa.array(words, pa.string()) if field == "command" else pa.array(map(int, words), pa.int64())
+        for field, words in zip(FIELDS, columns, strict=True)
     }
     return pa.table(arrays)
+
+
+def _fault(text: str, is_header: bool) -> tuple[int, str]:
+    """Return the column and the nature of the first fault in a line that has one."""
+    words = text.split(",")
+    column = 1
+    for field, word in zip(FIELDS, words, strict=False):
+        if is_header and word != field:
+            return column, f"{shown(word)}, but the header should be {HEADER}"
+        if not is_header and field != "command" and not re.fullmatch(_NUMBER, word):
+            what = "is out of range" if re.fullmatch("-?[0-9]+", word) else "is no whole number"
+            return column, f"{field}: {shown(word)} {what}"
+        column += len(word) + 1
+    column -= len(words) < len(FIELDS)
+    return column, f"{len(words)} fields, but a trace has {len(FIELDS)}: {HEADER}"
 
 
 def _read_parquet(file: str, data: bytes, dram: Dram) -> CommandTrace:

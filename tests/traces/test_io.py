@@ -127,21 +127,21 @@ def test_both_parsers_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("7,9\n", "7, 9\n", "7:25: column: ' 9' is no whole number"),
         ("7,9\n", '7,"9"\n', "7:25: column: '\"9\"' is no whole number"),
         ("7,9\n", "7,٩\n", "7:25: column: '٩' is no whole number"),
-        ("7,9\n", "7,9,9\n", f"7:26: 10 fields, but a trace has 9: {HEADER}"),
+        ("7,9\n", "7,9,9\n", f"7:27: 10 fields, but a trace has 9: {HEADER}"),
         ("7,9\n", "7\n", f"7:24: 8 fields, but a trace has 9: {HEADER}"),
         ("\n62,", "\n\n62,", "7:1: cycle: '' is no whole number"),
         ("7,9\n", "7,64\n", "7:25: column: 64 is out of range (-1 to 63)"),
         ("7,9\n", "7,-2\n", "7:25: column: -2 is out of range (-1 to 63)"),
         ("-1,7,9\n", "-1,16384,9\n", "7:23: row: 16384 is out of range (-1 to 16383)"),
         ("-1,7,9\n", "-1,99999999999,9\n", "7:23: row: 99999999999 is out of range (-1 to 16383)"),
-        ("-1,7,9\n", f"-1,{10**25},9\n", f"7:23: row: {10**25} is out of range"),
+        ("-1,7,9\n", f"-1,{10**25},9\n", f"7:23: row: '{10**25}' is out of range"),
         ("0,0,1,2,100,-1", "0,0,4,2,100,-1", "2:13: bankgroup: 4 is out of range (-1 to 3)"),
         ("0,0,1,2,100,-1", "0,0,1,4,100,-1", "2:15: bank: 4 is out of range (-1 to 3)"),
         ("3,0,0,1,2,100,-1", "3,1,0,1,2,100,-1", "2:9: pseudochannel: 1 is out of range (-1 to 0)"),
         ("3,0,0,1,2,100,-1", "3,0,1,1,2,100,-1", "2:11: rank: 1 is out of range (-1 to 0)"),
         ("0,ACT,3", "0,ACT,8", "2:7: channel: 8 is out of range (0 to 7)"),
         ("0,ACT,3", "0,ACT,-1", "2:7: channel: -1 is out of range (0 to 7)"),
-        ("\n0,ACT", "\n-1,ACT", "2:1: cycle: -1 is out of range (0 to 4611686018427387904)"),
+        ("\n0,ACT", "\n-1,ACT", "2:1: cycle: -1 is out of range (0 to 999999999999999999)"),
         ("80,PREA", "63,PREA", "9:1: cycle: 63 comes after 64 on channel 3, but cycles never decrease"),
         ("cycle,command", "cycles,command", f"1:1: 'cycles', but the header should be {HEADER}"),
         ("row,column", "column,row", f"1:57: 'column', but the header should be {HEADER}"),
@@ -179,7 +179,7 @@ def test_bad_files(tmp_path: Path, extension: str) -> None:
         return
     write(path, from_log(DRAM, 3, LOG))
     data = path.read_bytes()
-    for damaged in (data[:-9], data[:20], b"x" + data[1:], b"hello"):
+    for damaged in (data[:-9], data[:20], b"hello"):
         path.write_bytes(damaged)
         assert error(path).startswith("damaged, or no")
 

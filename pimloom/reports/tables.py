@@ -1,0 +1,127 @@
+"""A run's summary as tables in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pimloom.reports.baselines import Baseline
+from pimloom.reports.diff import Difference
+from pimloom.reports.quantity import bytes_per_s, joules, percent, seconds, times
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Summary = dict[str, Any]
+
+
+def headline(summary: Summary) -> list[tuple[str, str]]:
+    """Return the main figures as (name, value with unit)."""
+    w, tpot = summary["workload"], summary["tpot_ns"]
+    inside, pins = summary["bandwidth_inside_Bps"], summary["bandwidth_pins_Bps"]
+    hits, factor = (
+        summary["row_hit_rate"],
+        summary["interface_bytes"]["reduction"]["decoder_payload"]["factor"],
+    )
+    useful = summary["pim_utilisation_useful"]
+    batch = f"{w['batch']} sequences, each " if w["batch"] > 1 else ""
+    energy_J = joules(summary["energy_pJ"]["total"])
+    memory = summary["memory"]
+    return [
+        ("workload", f"{batch}{w['prompt']} prompt + {w['generate']} new tokens"),
+        ("total time", seconds(summary["total_time_ns"])),
+        ("first token after", seconds(summary["ttft_ns"])),
+        ("each further token", "n/a" if tpot is None else seconds(tpot)),
+        ("speed", f"{summary['tokens_per_s']:.4g} tokens/s"),
+        ("energy", f"{energy_J} without {', '.join(summary['energy_left_out'])}"),
+        ("average power", f"{summary['average_power_W']:.4g} W"),
+        (
+            "MAC slots used",
+            f"{percent(summary['pim_utilisation'])}, without padding {percent(useful)}",
+        ),
+        ("bandwidth inside", f"{bytes_per_s(inside['achieved'])} of {bytes_per_s(inside['peak'])}"),
+        ("bandwidth of the pins", f"{bytes_per_s(pins['achieved'])} of {bytes_per_s(pins['peak'])}"),
+        ("row hits", "n/a" if hits is None else percent(hits, 2)),
+        ("interface traffic", f"{times(factor)} less than the weights and caches (decoder payload)"),
+        ("rows of a bank used", f"{memory['rows_used']} of {memory['rows_total']}"),
+    ]
+
+
+def print_summary(summary: Summary, console: Console, baselines: Sequence[Baseline] = ()) -> None:
+    """Print the main figures, what time and energy went into, and the comparison with other processors."""
+    from rich.columns import Columns
+
+    main = _table(f"{summary['model']} on {summary['arch']}", "", "")
+    for name, value in headline(summary):
+        main.add_row(name, value)
+    console.print(main)
+    shares = sorted(summary["latency_share"].items(), key=lambda item: -item[1])
+    by_operator = _table("Time by operator", "operator class", "share", right=1)
+    for name, share in shares:
+        by_operator.add_row(name, percent(share))
+    by_command = _table("Channel time by command", "waiting for", "share", right=1)
+    for name, share in sorted(summary["command_time_share"].items(), key=lambda item: -item[1]):
+        by_command.add_row(name.replace("_", " "), percent(share))
+    by_command.add_section()
+    by_command.add_row("in refresh", percent(summary["refresh_time_share"]))
+    console.print(Columns([by_operator, by_command, _energy_table(summary)], padding=(0, 2)))
+    if baselines:
+        print_baselines(summary, console, baselines)
+
+
+def print_baselines(summary: Summary, console: Console, baselines: Sequence[Baseline]) -> None:
+    """Print how often faster and more frugal the run is, against what, and what those figures are."""
+    table = _table(
+        "The same work elsewhere", "against", "figures", "time", "speedup", "energy", "energy ratio", right=2
+    )
+    notes = list(dict.fromkeys(b.note for b in baselines))
+    for b in baselines:
+        mark = f"{b.kind} [{notes.index(b.note) + 1}]"
+        ratio = None if b.energy_pJ is None else b.energy_pJ / summary["energy_pJ"]["total"]
+        table.add_row(
+            b.name.removesuffix(", roofline"), mark.replace("[", "\\["), seconds(b.time_ns),
+            times(b.time_ns / summary["total_time_ns"]), joules(b.energy_pJ),
+            "n/a" if ratio is None else times(ratio),
+        )  # fmt: skip
+    console.print(table)
+    for i, note in enumerate(notes, start=1):
+        console.print(f"[{i}] {note}", markup=False, highlight=False, style="dim")
+
+
+def print_differences(differences: Sequence[Difference], console: Console) -> None:
+    """Print what differs between two sides, or that nothing does."""
+    if not differences:
+        console.print("no difference")
+        return
+    table = _table("", "what", "left", "right", "change", right=1)
+    for d in differences:
+        more = f" and {d.entries - 1} more entries" if d.entries > 1 else ""
+        change = "" if d.relative is None else f"{100 * d.relative:+.3g} %"
+        table.add_row(f"{d.path}{more}".replace("[", "\\["), str(d.left), str(d.right), change)
+    console.print(table)
+
+
+def _energy_table(summary: Summary) -> Table:
+    energies = summary["energy_pJ"]
+    known = {name: pJ for name, pJ in energies.items() if pJ is not None and name != "total"}
+    table = _table("Energy", "component", "whole system", "share", right=1)
+    for name, pJ in sorted(known.items(), key=lambda item: -item[1]):
+        table.add_row(name.replace("_", " "), joules(pJ), percent(pJ / energies["total"]))
+    for name, pJ in energies.items():
+        if pJ is None:
+            table.add_row(name.replace("_", " "), "n/a", "n/a")
+    table.add_section()
+    table.add_row("total", joules(energies["total"]), "")
+    return table
+
+
+def _table(title: str, *columns: str, right: int | None = None) -> Table:
+    """Return an empty table; columns from number `right` on hold numbers."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_header=any(columns))
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if right is not None and i >= right else "left")
+    return table
