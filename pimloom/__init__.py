@@ -1,3 +1,67 @@
 """pimloom: a cycle-accurate, functionally proven simulator for processing-in-memory LLM accelerators."""
 
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pimloom.arch.document import InputError
+    from pimloom.arch.machine import load_arch
+    from pimloom.reports.result import Result, load
+    from pimloom.run import simulate
+    from pimloom.validate import validate
+    from pimloom.workloads.model import load_model
+
+_HOME = {
+    "InputError": "arch.document",
+    "Result": "reports.result",
+    "load": "reports.result",
+    "load_arch": "arch.machine",
+    "load_model": "workloads.model",
+    "simulate": "run",
+    "validate": "validate",
+}
+"""Where each public name is defined. It is imported at its first use, so that `import pimloom` is quick."""
+
+__all__ = [
+    "InputError", "Result", "load", "load_arch", "load_model", "simulate", "validate", "version",
+]  # fmt: skip
+
+
+def version() -> dict[str, str]:
+    """Return the versions of pimloom, Python and the libraries that its numbers come from."""
+    import platform
+    from importlib.metadata import version as installed
+
+    libraries = {name: installed(name) for name in ("numpy", "numba", "simpy")}
+    return {"pimloom": __version__, "python": platform.python_version(), **libraries}
+
+
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one of these
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module 'pimloom' has no attribute {name!r}")
+        value = getattr(import_module(f"pimloom.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
+
+
+class _Package(ModuleType):
+    """Keeps the function `validate` when Python, after an import, would put the module in its place."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

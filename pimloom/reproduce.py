@@ -74,17 +74,28 @@ def _one_token(model: str, arch: str) -> Result:
     from pimloom.sim.record import Record, Recorder
 
     setup = prepare(
-        model, arch, prompt=1, generate=BOUND_POSITION, embedding=False, head=False,
+        model,
+        arch,
+        prompt=1,
+        generate=BOUND_POSITION,
+        embedding=False,
+        head=False,
         overrides=["dram.refresh.policy=none"],
-    )  # fmt: skip
+    )
     notes = Recorder()
     last = Planner(setup.site).pass_at(BOUND_POSITION - 1)
     outcome = engine.run(setup.arch, [last], notes)
     alone = setup.workload.model_copy(update={"generate": 1})
     return Result.of_run(
-        model=setup.model, arch=setup.arch, workload=alone, site=setup.site, record=Record(notes, outcome),
-        documents=setup.documents, engine="fast", wall_s=0.0,
-    )  # fmt: skip
+        model=setup.model,
+        arch=setup.arch,
+        workload=alone,
+        site=setup.site,
+        record=Record(notes, outcome),
+        documents=setup.documents,
+        engine="fast",
+        wall_s=0.0,
+    )
 
 
 def run_all(published: Published, progress: Callable[[str], None] = lambda text: None) -> Runs:
@@ -125,8 +136,9 @@ def _against(results: dict[str, Result], name: str, energy: bool) -> list[float]
     for result in results.values():
         other = next(b for b in compare(result.model, result.workload) if b.name.startswith(name))
         if energy:
-            assert other.energy_pJ is not None
-            ratios.append(other.energy_pJ / result.energy_pJ["total"])
+            ours = result.energy_pJ["total"]
+            assert other.energy_pJ is not None and ours is not None
+            ratios.append(other.energy_pJ / ours)
         else:
             ratios.append(other.time_ns / result.total_time_ns)
     return ratios
@@ -140,9 +152,7 @@ def _ours(runs: Runs, published: Published) -> dict[str, list[float]]:
     """Return our values of every quantity."""
     largest, whole = published.models[-1], runs.whole
     arch = whole[largest].arch
-    slowdown = [
-        runs.slow[m].total_time_ns / whole[m].total_time_ns * 100 - 100 for m in published.models
-    ]
+    slowdown = [runs.slow[m].total_time_ns / whole[m].total_time_ns * 100 - 100 for m in published.models]
     ratio = {m: r.total_time_ns / lower_bound_ns(r) for m, r in runs.bound.items()}
     return {
         "speedup_gpu": _against(whole, "NVIDIA T4", energy=False),
@@ -196,10 +206,12 @@ def difference(finding: Finding) -> str:
     if finding.within:
         return "inside"
     low, high = finding.theirs
-    if low == 0:
-        return f"{finding.ours[0] - low:+.3g} – {finding.ours[1] - (high or low):+.3g} {finding.unit}"
-    ends = [ours / theirs - 1 for ours, theirs in zip(finding.ours, (low, high or low), strict=True)]
-    return _range((100 * ends[0], 100 * ends[1])) + " %"
+    ends = sorted(finding.ours)
+    if finding.unit == "%":
+        points = (end - (low if end < low else high or low) for end in ends)
+        return " … ".join(dict.fromkeys(f"{p:+.1f}" for p in points)) + " points"
+    pairs = zip(ends, (low, high or low), strict=True)
+    return " … ".join(dict.fromkeys(f"{100 * (ours / theirs - 1):+.0f}" for ours, theirs in pairs)) + " %"
 
 
 def markdown(name: str, findings: list[Finding], runs: Runs) -> Iterator[str]:

@@ -36,9 +36,16 @@ class Setup:
 
 
 def prepare(
-    model: str, arch: str, *, prompt: int = 1, generate: int = 128, batch: int = 1, embedding: bool = True,
-    head: bool = True, overrides: Sequence[str] = (),
-) -> Setup:  # fmt: skip
+    model: str,
+    arch: str,
+    *,
+    prompt: int = 1,
+    generate: int = 128,
+    batch: int = 1,
+    embedding: bool = True,
+    head: bool = True,
+    overrides: Sequence[str] = (),
+) -> Setup:
     """Resolve names, paths and overrides, and place the model in the machine's memory.
 
     overrides: `key=value`; `workload.` and `model.` keys go there, all others are the arch's, as in its YAML.
@@ -60,10 +67,18 @@ def prepare(
 
 
 def simulate(
-    model: str, arch: str, *, prompt: int = 1, generate: int = 128, batch: int = 1, embedding: bool = True,
-    head: bool = True, engine: EngineName = "fast", overrides: Sequence[str] = (),
+    model: str,
+    arch: str,
+    *,
+    prompt: int = 1,
+    generate: int = 128,
+    batch: int = 1,
+    embedding: bool = True,
+    head: bool = True,
+    engine: EngineName = "fast",
+    overrides: Sequence[str] = (),
     progress: Progress | None = None,
-) -> Result:  # fmt: skip
+) -> Result:
     """Simulate a model on an architecture, token by token.
 
     model: shipped name, YAML, Hugging Face config.json or a folder with one; arch: shipped name or YAML
@@ -72,9 +87,15 @@ def simulate(
     """
     started = time.perf_counter()
     setup = prepare(
-        model, arch, prompt=prompt, generate=generate, batch=batch, embedding=embedding, head=head,
+        model,
+        arch,
+        prompt=prompt,
+        generate=generate,
+        batch=batch,
+        embedding=embedding,
+        head=head,
         overrides=overrides,
-    )  # fmt: skip
+    )
     return run(setup, engine, progress, started)
 
 
@@ -97,10 +118,15 @@ def run(
 
     outcome = engines.run(setup.arch, passes(), notes, engine)
     return Result.of_run(
-        model=setup.model, arch=setup.arch, workload=setup.workload, site=setup.site,
-        record=Record(notes, outcome), documents=setup.documents, engine=engine,
+        model=setup.model,
+        arch=setup.arch,
+        workload=setup.workload,
+        site=setup.site,
+        record=Record(notes, outcome),
+        documents=setup.documents,
+        engine=engine,
         wall_s=time.perf_counter() - started,
-    )  # fmt: skip
+    )
 
 
 def trace(setup: Setup, first: int, stop: int) -> CommandTrace:

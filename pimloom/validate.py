@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -88,6 +89,7 @@ class Proof:
 
     def run(self, item: Pass, sequence: int = 0) -> F4 | None:
         """Execute a whole pass; return a sequence's logits, or None if a program cannot be carried out."""
+        done = list[str]()
         for block in item.blocks:
             for turn in range(block.repeat):
                 for task in block.tasks:
@@ -97,6 +99,13 @@ class Proof:
                     except FunctionalError as error:
                         self.mismatch = self.mismatch or f"{where}: {error}"
                         return None
+                    if finished := self._expectations.finished(task):
+                        done.append(block.label.format(turn) + finished)
+        # An operator left out leaves an old vector behind, with which every later one may be right.
+        wanted = [op.name for op in self.site.graph.ops() for _ in range(self.site.workload.batch)]
+        wrong = next((a or b for a, b in zip_longest(wanted, done) if a != b), None)
+        if wrong and not self.mismatch:
+            self.mismatch = f"{wrong} at position {item.position}: not carried out in its turn"
         return self.executor.registers[f"logits.{sequence}"]
 
     def _run(self, task: Task, where: str, turn: int, row_stride: int, position: int) -> None:

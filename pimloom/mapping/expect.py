@@ -90,6 +90,13 @@ class Expectations:
         self.caches = {op.output: op for op in ops if op.kind in ("cache_k", "cache_v")}
         self.history: dict[tuple[str, int], list[F4]] = {}
 
+    def finished(self, task: Task) -> str:
+        """Return the operator whose output the task writes, without its layer; empty for a part of one."""
+        op = self.ops.get(task.name.partition(".")[0])
+        written = task.writes[0].partition(".")[0] if task.writes else ""
+        outputs = {op.output, *(f"{op.output}{s}" for s in range(self.site.workload.batch))} if op else set()
+        return op.name if op and written in outputs and not task.writes[0].endswith(".parts") else ""
+
     def of(self, task: Task, turn: int, position: int, registers: Registers) -> Expected | None:
         """Return what the task must leave in its register; None for a write, which later reads prove.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -71,9 +71,7 @@ def _product_programs(commands: Commands, layout: Tiled, tiles: int) -> tuple[Pr
     return _per_channel(program, [len(range(c, tiles, channels)) for c in range(channels)])
 
 
-def _per_channel(
-    make: Callable[[int], Program | None], keys: list[int]
-) -> tuple[Program | None, ...]:
+def _per_channel(make: Callable[[int], Program | None], keys: list[int]) -> tuple[Program | None, ...]:
     made = {key: make(key) for key in set(keys)}
     return tuple(made[key] for key in keys)
 
@@ -116,14 +114,21 @@ def linear(site: Site, op: Op, position: int, sequence: int) -> list[Task]:
     busy = min(layout.tiles, layout.grid.channels)
     tasks: list[Task] = [
         PimTask(
-            op.name, op.group, _product_programs(site.commands, layout, layout.tiles), region.base_row,
-            source=register_name(op.inputs[0], sequence), sink=parts, sink_size=chunks * out,
-            feed=lambda: _product_feed(layout, layout.tiles), drain=lambda: _gemv_drain(layout),
-            traffic=Traffic(busy * size, size, chunks * out), region=op.parameters[0],
+            op.name,
+            op.group,
+            _product_programs(site.commands, layout, layout.tiles),
+            region.base_row,
+            source=register_name(op.inputs[0], sequence),
+            sink=parts,
+            sink_size=chunks * out,
+            feed=lambda: _product_feed(layout, layout.tiles),
+            drain=lambda: _gemv_drain(layout),
+            traffic=Traffic(busy * size, size, chunks * out),
+            region=op.parameters[0],
         )
-    ]  # fmt: skip
+    ]
     if sums:
-        inputs = (Ref(parts, 0, chunks * out),)
+        inputs: tuple[Ref, ...] = (Ref(parts, 0, chunks * out),)
         if bias is not None:
             inputs += (Ref("params", bias.start, bias.stop),)
         tasks.append(AsicTask(f"{op.name}.sum", op.group, "accumulate", out, chunks, inputs, output))
@@ -152,9 +157,7 @@ def _row_task(site: Site, name: str, group: str, region: str, row: int, command:
     layout = _tiled(placed.layout)
     channel, slot = layout.channel_slot(row // layout.grid.banks)
     programs = _row_programs(site.commands, layout, int(channel), int(slot), command)
-    return PimTask(
-        name, group, programs, placed.base_row, base_bank=row % layout.grid.banks, region=region
-    )
+    return PimTask(name, group, programs, placed.base_row, base_bank=row % layout.grid.banks, region=region)
 
 
 def _row_map(layout: Tiled, row: int, offset: int) -> Maps:
@@ -176,11 +179,13 @@ def cache_k(site: Site, op: Op, position: int, sequence: int) -> list[Task]:
     task = _row_task(site, op.name, op.group, store, position, "WR")
     return [
         replace(
-            task, source=register_name(op.inputs[0], sequence), stores=(store,),
+            task,
+            source=register_name(op.inputs[0], sequence),
+            stores=(store,),
             feed=lambda: _row_map(layout, position, start),
             traffic=Traffic(sent=stop - start, sent_once=stop - start),
         )
-    ]  # fmt: skip
+    ]
 
 
 def _score_drain(layout: Tiled, tokens: int) -> Maps:
@@ -210,14 +215,20 @@ def score(site: Site, op: Op, position: int, sequence: int) -> list[Task]:
     busy = min(tiles, layout.grid.channels)
     return [
         PimTask(
-            op.name, op.group, _product_programs(site.commands, layout, tiles), region.base_row,
-            source=register_name(op.inputs[0], sequence), sink=register_name(op.output, sequence),
-            sink_size=heads * tokens, feed=lambda: _product_feed(layout, tiles),
+            op.name,
+            op.group,
+            _product_programs(site.commands, layout, tiles),
+            region.base_row,
+            source=register_name(op.inputs[0], sequence),
+            sink=register_name(op.output, sequence),
+            sink_size=heads * tokens,
+            feed=lambda: _product_feed(layout, tiles),
             drain=lambda: _score_drain(layout, tokens),
             traffic=Traffic(busy * heads * d_head, heads * d_head, heads * tokens),
-            order=(store,), region=store,
+            order=(store,),
+            region=store,
         )
-    ]  # fmt: skip
+    ]
 
 
 def _head_runs(site: Site, layout: Tiled, channel: int) -> list[tuple[int, range]]:
@@ -243,12 +254,17 @@ def cache_v(site: Site, op: Op, position: int, sequence: int) -> list[Task]:
     start, stop = op.part or (0, op.shape[0])
     return [
         PimTask(
-            op.name, op.group, site.cached("cache_v", position // layout.grid.lanes, _scatter_programs),
-            region.base_row, source=register_name(op.inputs[0], sequence),
+            op.name,
+            op.group,
+            site.cached("cache_v", position // layout.grid.lanes, _scatter_programs),
+            region.base_row,
+            source=register_name(op.inputs[0], sequence),
             feed=lambda: _scatter_feed(site, layout, position, start),
-            traffic=Traffic(sent=stop - start, sent_once=stop - start), stores=(store,), region=store,
+            traffic=Traffic(sent=stop - start, sent_once=stop - start),
+            stores=(store,),
+            region=store,
         )
-    ]  # fmt: skip
+    ]
 
 
 def _valid_rows(site: Site, tile: int) -> int:
@@ -351,18 +367,32 @@ def context(site: Site, op: Op, position: int, sequence: int) -> list[Task]:
     copies = sum(len(_head_runs(site, layout, c)) for c in range(layout.grid.channels))
     tasks: list[Task] = [
         PimTask(
-            op.name, op.group, site.cached("context", used, _context_programs), region.base_row,
-            source=register_name(op.inputs[0], sequence), sink=parts, sink_size=chunks * heads * d_head,
+            op.name,
+            op.group,
+            site.cached("context", used, _context_programs),
+            region.base_row,
+            source=register_name(op.inputs[0], sequence),
+            sink=parts,
+            sink_size=chunks * heads * d_head,
             feed=lambda: _context_maps(site, layout, tokens)[0],
             drain=lambda: _context_maps(site, layout, tokens)[1],
             traffic=Traffic(copies * tokens, heads * tokens, chunks * heads * d_head),
-            order=(store,), region=store,
+            order=(store,),
+            region=store,
         )
-    ]  # fmt: skip
+    ]
     if chunks > 1:
         size = heads * d_head
         tasks.append(
-            AsicTask(f"{op.name}.sum", op.group, "accumulate", size, chunks, (Ref(parts, 0, chunks * size),), output)
+            AsicTask(
+                f"{op.name}.sum",
+                op.group,
+                "accumulate",
+                size,
+                chunks,
+                (Ref(parts, 0, chunks * size),),
+                output,
+            )
         )
     return tasks
 
@@ -382,10 +412,14 @@ def embed(site: Site, op: Op, position: int, sequence: int) -> list[Task]:
         task = _row_task(site, f"{op.name}.{table}", op.group, table, row, "RD")
         tasks.append(
             replace(
-                task, sink=register_name(table, sequence), sink_size=size, traffic=Traffic(received=size), order=order,
-                drain=lambda layout=layout, row=row: _row_map(layout, row, 0),
+                task,
+                sink=register_name(table, sequence),
+                sink_size=size,
+                traffic=Traffic(received=size),
+                order=order,
+                drain=partial(_row_map, layout, row, 0),
             )
-        )  # fmt: skip
+        )
     inputs = tuple(Ref(register_name(table, sequence), 0, size) for table in rows)
     output = register_name(op.output, sequence)
     return [*tasks, AsicTask(op.name, op.group, "add", size, 1, inputs, output)]
@@ -422,11 +456,17 @@ def read_parameters(site: Site, name: str) -> list[Task]:
 
     return [
         PimTask(
-            "parameters", "parameters", _per_channel(program, [bursts(c) for c in range(grid.channels)]),
-            region.base_row, sink="params", sink_size=layout.length, drain=drain,
-            traffic=Traffic(received=layout.length), region=f"{name}.parameters",
+            "parameters",
+            "parameters",
+            _per_channel(program, [bursts(c) for c in range(grid.channels)]),
+            region.base_row,
+            sink="params",
+            sink_size=layout.length,
+            drain=drain,
+            traffic=Traffic(received=layout.length),
+            region=f"{name}.parameters",
         )
-    ]  # fmt: skip
+    ]
 
 
 @lowers("layernorm")

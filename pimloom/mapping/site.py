@@ -71,7 +71,7 @@ class Site:
             )
         for op in self.graph.layer:
             if op.kind == "linear":
-                self._put(op.parameters[0], Tiled(self.grid, *op.shape))
+                self._put(op.parameters[0], Tiled(self.grid, op.shape[0], op.shape[1]))
         for sequence in range(self.workload.batch):
             heads, d_head = model.heads, model.d_head
             self._put(f"K{sequence}", Tiled(self.grid, self.max_tokens, d_head, heads))
@@ -82,7 +82,7 @@ class Site:
         self._row *= model.layers
         for op in self.graph.prologue + self.graph.epilogue:
             if op.kind == "linear" and not (model.tied_head and "wte" in self.regions):
-                self._put(op.parameters[0], Tiled(self.grid, *op.shape))
+                self._put(op.parameters[0], Tiled(self.grid, op.shape[0], op.shape[1]))
             elif op.kind == "embed":
                 self._put("wte", Tiled(self.grid, model.vocab, model.d_model))
                 self._put("wpe", Tiled(self.grid, model.positions, model.d_model))

@@ -101,9 +101,7 @@ def access_row(builder: Builder, layout: Tiled, slot: int, command: str) -> None
             left -= n
 
 
-def scatter_column(
-    builder: Builder, layout: Tiled, column: int, filled: Sequence[int], bursts: int
-) -> None:
+def scatter_column(builder: Builder, layout: Tiled, column: int, filled: Sequence[int], bursts: int) -> None:
     """Write one column of every tile of a channel, `bursts` masked bursts a bank.
 
     column: column within the dot product; filled: valid banks of each slot

@@ -112,15 +112,15 @@ class Exact:
 
     def exp(self, x: F4) -> F4:
         """Return e**x."""
-        return np.exp(x)
+        return np.asarray(np.exp(x), np.float32)
 
     def reciprocal(self, x: F4) -> F4:
         """Return 1/x."""
-        return np.float32(1) / x
+        return np.asarray(np.float32(1) / x, np.float32)
 
     def rsqrt(self, x: F4) -> F4:
         """Return 1/sqrt(x)."""
-        return np.float32(1) / np.sqrt(x)
+        return np.asarray(np.float32(1) / np.sqrt(x), np.float32)
 
 
 class Approximate(Exact):
@@ -137,7 +137,7 @@ class Approximate(Exact):
         total = np.zeros_like(r)
         for n in range(self.asic.taylor_terms - 1, -1, -1):
             total = total * r + np.float32(1 / factorial(n))
-        return np.ldexp(total, np.minimum(k, 127).astype(np.int32)).astype(np.float32)
+        return np.asarray(np.ldexp(total, np.minimum(k, 127).astype(np.int32)), np.float32)
 
     def reciprocal(self, x: F4) -> F4:
         """Return 1/x from the seed 48/17 - 32/17 m on the mantissa m in [0.5, 1) and Newton-Raphson steps."""
@@ -145,7 +145,7 @@ class Approximate(Exact):
         y = np.float32(48 / 17) - np.float32(32 / 17) * m
         for _ in range(self.asic.newton_iterations):
             y = y * (np.float32(2) - m * y)
-        return np.ldexp(y, -e).astype(np.float32)
+        return np.asarray(np.ldexp(y, -e), np.float32)
 
     def rsqrt(self, x: F4) -> F4:
         """Return 1/sqrt(x) by the bit trick (magic number 0x5f3759df) and Newton steps."""
@@ -154,17 +154,15 @@ class Approximate(Exact):
         y = bits.view(np.float32)
         for _ in range(self.asic.rsqrt_iterations):
             y = y * (np.float32(1.5) - half * y * y)
-        return y
+        return np.asarray(y, np.float32)
 
 
-def compute(
-    function: str, maths: Exact, size: int, count: int, inputs: list[F4], scalar: float
-) -> F4:
+def compute(function: str, maths: Exact, size: int, count: int, inputs: list[F4], scalar: float) -> F4:
     """Return the result of a function on float32 vectors, `count` groups of `size` values one after the other."""
     x = inputs[0].astype(np.float32)
     constant = np.float32(scalar)
     if function == "accumulate":
-        total = x.reshape(count, size).sum(0, dtype=np.float32)
+        total: F4 = x.reshape(count, size).sum(0, dtype=np.float32)
         return total + inputs[1] if len(inputs) > 1 else total
     if function == "add":
         return x + inputs[1]
@@ -183,9 +181,11 @@ def compute(
     rows = x.reshape(count, size)
     if function == "softmax":
         e = maths.exp(rows - rows.max(1, keepdims=True))
-        return (e * maths.reciprocal(e.sum(1, keepdims=True, dtype=np.float32))).reshape(-1)
+        result: F4 = e * maths.reciprocal(e.sum(1, keepdims=True, dtype=np.float32))
+        return result.reshape(-1)
     if function == "layernorm":
         d = rows - rows.mean(1, keepdims=True, dtype=np.float32)
         variance = (d * d).mean(1, keepdims=True, dtype=np.float32)
-        return (d * maths.rsqrt(variance + constant) * inputs[1] + inputs[2]).reshape(-1)
+        normed: F4 = d * maths.rsqrt(variance + constant) * inputs[1] + inputs[2]
+        return normed.reshape(-1)
     raise KeyError(function)

@@ -13,8 +13,21 @@ import numpy as np
 
 from pimloom.arch.dram import Tables
 from pimloom.sim.channel import (
-    ALL_ROW, CHANGED, DUE, EXTRA_STEPPED, EXTRAS, I8, LAST, NEVER, OPEN_BANKS, SPLIT, Code, Scratch, State, issue,
-)  # fmt: skip
+    ALL_ROW,
+    CHANGED,
+    DUE,
+    EXTRA_STEPPED,
+    EXTRAS,
+    I8,
+    LAST,
+    NEVER,
+    OPEN_BANKS,
+    SPLIT,
+    Code,
+    Scratch,
+    State,
+    issue,
+)
 from pimloom.sim.clock import edge_ps, first_edge
 from pimloom.sim.jit import kernel
 
@@ -66,7 +79,7 @@ class Board(NamedTuple):
 def ready_ps(stretch: Stretch, i: int, clocks: Clocks, board: Board) -> int:
     """Return when task i may start: after its inputs are written and its outputs no longer read."""
     if clocks.barrier:
-        return board.free[0]
+        return int(board.free[0])
     t = 0
     for r in stretch.reads[i]:
         if r >= 0:
@@ -74,7 +87,7 @@ def ready_ps(stretch: Stretch, i: int, clocks: Clocks, board: Board) -> int:
     for r in stretch.writes[i]:
         if r >= 0:
             t = max(t, board.written[r], board.read[r])
-    return t
+    return int(t)
 
 
 @kernel
@@ -135,10 +148,10 @@ def refresh(
 ) -> None:
     """Issue the refreshes of a channel that are due at clock `start`.
 
-    The constants are made int64, since Numba would compile `issue` once more for literal arguments.
+    The zero is read from an array, since Numba would compile `issue` once more for literal arguments.
     """
-    nothing, zero = np.int64(-1), np.int64(0)
-    issue(tables, code, nothing, zero, zero, start, state, channel, scratch, acc, log)
+    zero = code.start[0]
+    issue(tables, code, zero - 1, zero, zero, start, state, channel, scratch, acc, log)
 
 
 @kernel
@@ -161,9 +174,21 @@ def share(leader: I8, c: int, one: I8, acc: I8) -> None:
 
 @kernel
 def run_chain(
-    tables: Tables, code: Code, stretch: Stretch, repeat: int, row_stride: int, clocks: Clocks, state: State,
-    board: Board, scratch: Scratch, one: I8, acc: I8, begin: I8, end: I8, logs: I8,
-) -> None:  # fmt: skip
+    tables: Tables,
+    code: Code,
+    stretch: Stretch,
+    repeat: int,
+    row_stride: int,
+    clocks: Clocks,
+    state: State,
+    board: Board,
+    scratch: Scratch,
+    one: I8,
+    acc: I8,
+    begin: I8,
+    end: I8,
+    logs: I8,
+) -> None:
     """Run the stretch `repeat` times, base rows advancing by `row_stride`.
 
     one: i8[accumulators]  working memory; acc: i8[channel, accumulators]  added to
@@ -202,7 +227,7 @@ def run_chain(
                             refresh(tables, code, start, state, c, scratch, one, logs[c])
                             share(leader, c, one, acc)
                     for c in range(1, channels):
-                        a, since = np.int64(0), start if stretch.program[i, c] >= 0 else 2 * NEVER
+                        a, since = code.start[0], start if stretch.program[i, c] >= 0 else 2 * NEVER
                         while leader[c] == c and a < c:
                             if (
                                 leader[a] == a
@@ -218,9 +243,18 @@ def run_chain(
                     if leader[c] == c and stretch.program[i, c] >= 0:
                         clear(one)
                         over = issue(
-                            tables, code, stretch.program[i, c], stretch.base_bank[i],
-                            stretch.base_row[i] + turn * row_stride, start, state, c, scratch, one, logs[c],
-                        )  # fmt: skip
+                            tables,
+                            code,
+                            stretch.program[i, c],
+                            stretch.base_bank[i],
+                            stretch.base_row[i] + turn * row_stride,
+                            start,
+                            state,
+                            c,
+                            scratch,
+                            one,
+                            logs[c],
+                        )
                         last = max(last, over)
                         share(leader, c, one, acc)
                 done = edge_ps(last, clocks.dram_Hz) + clocks.link_ps
@@ -236,7 +270,14 @@ def run_chain(
 
 @kernel
 def settle(
-    tables: Tables, code: Code, clocks: Clocks, state: State, board: Board, scratch: Scratch, acc: I8, logs: I8
+    tables: Tables,
+    code: Code,
+    clocks: Clocks,
+    state: State,
+    board: Board,
+    scratch: Scratch,
+    acc: I8,
+    logs: I8,
 ) -> None:
     """Bring every channel to the end of the run: the refreshes that fell due."""
     clock = first_edge(board.free[0], clocks.dram_Hz)

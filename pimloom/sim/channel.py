@@ -36,8 +36,10 @@ the last command; clock of the next refresh; clock at which the number of open b
 CLOSED, SPLIT = -1, -2
 OPENS, CLOSES = 1, 2
 """Values of `Tables.effect`."""
-PAYS = 24
-"""Instructions still to come in a loop from which on looking for a period costs less than stepping (measured)."""
+FEW, PAYS = 2, 24
+"""Iterations, and instructions, still to come in a loop beyond which looking for a period pays (measured)."""
+IDLE, CLOSE, RENEW, REOPEN = range(4)
+"""Phases of a refresh: none under way, close the banks, refresh, open their rows again."""
 EXTRA_BANK_OPEN, EXTRA_ANY_OPEN, EXTRA_TAIL, EXTRA_STEPPED, EXTRAS = range(5)
 """Accumulators behind the two per-command blocks: bank-clocks open, clocks with a bank open, clocks from
 the last command to the end of its data, commands stepped one by one (the others were skipped)."""
@@ -63,7 +65,7 @@ class Code(NamedTuple):
 
     start: I8
     code: I4
-    count: I4
+    times: I4
     bank: I4
     row: I4
     column: I4
@@ -110,11 +112,13 @@ def new_scratch(tables: Tables) -> Scratch:
     """Return working memory for `issue`."""
     one = new_state(tables, MAX_DEPTH)
     return Scratch(
-        one.stamp, one.window, one.row,
+        one.stamp,
+        one.window,
+        one.row,
         np.zeros((MAX_DEPTH, SCALARS + 1), np.int64),
         np.zeros((MAX_DEPTH, accumulators(tables)), np.int64),
         np.zeros((4, MAX_DEPTH), np.int64),
-    )  # fmt: skip
+    )
 
 
 def accumulators(tables: Tables) -> int:
@@ -124,9 +128,18 @@ def accumulators(tables: Tables) -> int:
 
 @kernel
 def issue(
-    tables: Tables, code: Code, program: int, base_bank: int, base_row: int, start: int, state: State,
-    channel: int, scratch: Scratch, acc: I8, log: I8,
-) -> int:  # fmt: skip
+    tables: Tables,
+    code: Code,
+    program: int,
+    base_bank: int,
+    base_row: int,
+    start: int,
+    state: State,
+    channel: int,
+    scratch: Scratch,
+    acc: I8,
+    log: I8,
+) -> int:
     """Issue one program on one channel from clock `start` on; return the clock at which its last data is over.
 
     program: index into `code`, or -1 for no commands (refreshes due up to `start` are still issued)
@@ -135,31 +148,54 @@ def issue(
     """
     target, effect, duration = tables.target, tables.effect, tables.duration
     row_start, row_before, row_level, row_min = (
-        tables.row_start, tables.row_before, tables.row_level, tables.row_min,
-    )  # fmt: skip
+        tables.row_start,
+        tables.row_before,
+        tables.row_level,
+        tables.row_min,
+    )
     win_after, win_before, win_level = tables.win_after, tables.win_before, tables.win_level
     win_min, win_size, reach, gap = tables.win_min, tables.win_size, tables.reach, tables.gap
     groups, per_group = tables.shape[0], tables.shape[1]
     interval, id_prea, id_ref, id_open_all, id_open = (
-        tables.refresh[0], tables.refresh[1], tables.refresh[2], tables.refresh[3], tables.refresh[4],
-    )  # fmt: skip
+        tables.refresh[0],
+        tables.refresh[1],
+        tables.refresh[2],
+        tables.refresh[3],
+        tables.refresh[4],
+    )
     op, count, bank_of, row_of, column_of, buffer_of = (
-        code.code, code.count, code.bank, code.row, code.column, code.buffer,
-    )  # fmt: skip
+        code.code,
+        code.times,
+        code.bank,
+        code.row,
+        code.column,
+        code.buffer,
+    )
     d_bank, d_column, d_buffer = code.d_bank, code.d_column, code.d_buffer
     stamp, window, open_row, scalar = (
-        state.stamp[channel], state.window[channel], state.row[channel], state.scalar[channel],
-    )  # fmt: skip
+        state.stamp[channel],
+        state.window[channel],
+        state.row[channel],
+        state.scalar[channel],
+    )
     old_stamp, old_window, old_row, old_scalar, old_acc = (
-        scratch.stamp, scratch.window, scratch.row, scratch.scalar, scratch.acc,
-    )  # fmt: skip
+        scratch.stamp,
+        scratch.window,
+        scratch.row,
+        scratch.scalar,
+        scratch.acc,
+    )
     commands, banks, windows = len(target), groups * per_group, len(win_after)
     extras = 2 * commands
     logging = len(log) > 0
 
     all_row, open_banks, last, due, changed = (
-        scalar[ALL_ROW], scalar[OPEN_BANKS], scalar[LAST], scalar[DUE], scalar[CHANGED],
-    )  # fmt: skip
+        scalar[ALL_ROW],
+        scalar[OPEN_BANKS],
+        scalar[LAST],
+        scalar[DUE],
+        scalar[CHANGED],
+    )
     end = cursor = max(start, last)
     if program >= 0:
         # A refresh under way holds the program up: its clocks are its own, not those of the command behind it.
@@ -176,16 +212,16 @@ def issue(
     k = 0  # issues done of the current instruction
     stepped = 0
     previous, previous_bank = -1, -1  # last command, if it was one of the program
-    phase = 0  # of a refresh: 0 none, 1 close, 2 refresh, 3 open again
+    phase = IDLE  # of a refresh
     restore, restore_bank = CLOSED, 0
 
     while True:
         # What comes next: a step of a refresh under way, else the program.
-        if phase == 0:
+        if phase == IDLE:
             if pc == stop:
                 if program >= 0 or due > start:
                     break
-                phase = 1
+                phase = CLOSE
                 continue
             c = op[pc]
             if c == LOOP:
@@ -201,7 +237,7 @@ def issue(
                 plus_column += column_of[head]
                 plus_buffer += buffer_of[head]
                 left = count[head] - loop_done[d]
-                if left > 2 and left * (pc - head) > PAYS and not logging:
+                if left > FEW and left * (pc - head) > PAYS and not logging:
                     same = seen_at[d] >= 0
                     if same:
                         then = old_scalar[d, LAST]
@@ -212,7 +248,10 @@ def issue(
                             and (all_row >= 0 or old_scalar[d, ALL_ROW] == all_row)
                             and old_scalar[d, DUE] == due
                             and old_scalar[d, SCALARS] + period == end
-                            and (old_scalar[d, CHANGED] + period == changed or old_scalar[d, CHANGED] == changed)
+                            and (
+                                old_scalar[d, CHANGED] + period == changed
+                                or old_scalar[d, CHANGED] == changed
+                            )
                         )
                         if same:
                             for node in range(len(stamp)):
@@ -313,8 +352,12 @@ def issue(
                             log[0, 0] = at
                             log[at, 0], log[at, 1], log[at, 2] = last + (i - k + 1) * step, c, bank
                             log[at, 3] = row_of[pc] + plus_row + base_row if row >= 0 else -1
-                            log[at, 4] = column_of[pc] + plus_column + i * d_column[pc] if column_of[pc] >= 0 else -1
-                            log[at, 5] = buffer_of[pc] + plus_buffer + i * d_buffer[pc] if buffer_of[pc] >= 0 else -1
+                            log[at, 4] = (
+                                column_of[pc] + plus_column + i * d_column[pc] if column_of[pc] >= 0 else -1
+                            )
+                            log[at, 5] = (
+                                buffer_of[pc] + plus_buffer + i * d_buffer[pc] if buffer_of[pc] >= 0 else -1
+                            )
                     last += n * step
                     k += n
                     if k < count[pc]:
@@ -336,14 +379,14 @@ def issue(
                     continue
         else:
             bank, row, floor = -1, -1, last + 1
-            if phase == 1:
+            if phase == CLOSE:
                 restore = all_row if open_banks > 0 else CLOSED
                 restore_bank = 0
                 if open_banks == 0:
-                    phase = 2
-                c = id_prea if phase == 1 else id_ref
+                    phase = RENEW
+                c = id_prea if phase == CLOSE else id_ref
                 floor = max(floor, due)
-            elif phase == 2:
+            elif phase == RENEW:
                 c = id_ref
                 floor = max(floor, due)
             elif restore >= 0:
@@ -352,7 +395,7 @@ def issue(
                 while restore_bank < banks and (restore != SPLIT or open_row[restore_bank] < 0):
                     restore_bank += 1
                 if restore == CLOSED or restore_bank == banks:
-                    phase = 0
+                    phase = IDLE
                     continue
                 c, bank, row = id_open, restore_bank, open_row[restore_bank]
 
@@ -368,8 +411,8 @@ def issue(
             if win_after[w] == c:
                 node = 0 if win_level[w] == 0 else (group_node if win_level[w] == 1 else bank_node)
                 t = max(t, window[w, node, win_size[w] - 1] + win_min[w])
-        if phase == 0 and t >= due:
-            phase = 1
+        if phase == IDLE and t >= due:
+            phase = CLOSE
             previous = -1
             continue
 
@@ -379,7 +422,7 @@ def issue(
             log[0, 0] = at
             log[at, 0], log[at, 1], log[at, 2], log[at, 3] = t, c, bank, row
             log[at, 4] = log[at, 5] = -1
-            if phase == 0:
+            if phase == IDLE:
                 if column_of[pc] >= 0:
                     log[at, 4] = column_of[pc] + plus_column + k * d_column[pc]
                 if buffer_of[pc] >= 0:
@@ -406,7 +449,7 @@ def issue(
                     # A refresh opens the same rows again, so it leaves `open_row` as its memory.
                     all_row, open_banks = CLOSED, 0
             else:
-                if all_row != SPLIT and not (phase == 3 and restore == SPLIT):
+                if all_row != SPLIT and not (phase == REOPEN and restore == SPLIT):
                     for b in range(banks):
                         open_row[b] = all_row
                 all_row = SPLIT
@@ -427,27 +470,31 @@ def issue(
             over = t + duration[c]
             acc[commands + c] += max(over, cursor) - cursor
             cursor = max(over, cursor)
-        if phase == 0:
+        if phase == IDLE:
             end = max(end, t + duration[c])
             previous, previous_bank = c, bank
             k += 1
             if k == count[pc]:
                 k = 0
                 pc += 1
-        elif phase == 3:
+        elif phase == REOPEN:
             if restore >= 0:
-                phase = 0
+                phase = IDLE
             else:
                 restore_bank += 1
         else:
             phase += 1
-            if phase == 3:
+            if phase == REOPEN:
                 due += interval
 
     if program >= 0:
         acc[extras + EXTRA_TAIL] += end - cursor
     acc[extras + EXTRA_STEPPED] += stepped
     scalar[ALL_ROW], scalar[OPEN_BANKS], scalar[LAST], scalar[DUE], scalar[CHANGED] = (
-        all_row, open_banks, last, due, changed,
-    )  # fmt: skip
-    return end
+        all_row,
+        open_banks,
+        last,
+        due,
+        changed,
+    )
+    return int(end)

@@ -19,9 +19,20 @@ from pimloom.arch.machine import Arch
 from pimloom.sim import asic
 from pimloom.sim.chain import ASIC, PIM, Clocks, Stretch, new_board, run_chain, settle
 from pimloom.sim.channel import (
-    CHANGED, EXTRA_ANY_OPEN, EXTRA_BANK_OPEN, EXTRA_STEPPED, EXTRA_TAIL, EXTRAS, I8, OPEN_BANKS, Code,
-    accumulators, issue, new_scratch, new_state,
-)  # fmt: skip
+    CHANGED,
+    EXTRA_ANY_OPEN,
+    EXTRA_BANK_OPEN,
+    EXTRA_STEPPED,
+    EXTRA_TAIL,
+    EXTRAS,
+    I8,
+    OPEN_BANKS,
+    Code,
+    accumulators,
+    issue,
+    new_scratch,
+    new_state,
+)
 from pimloom.sim.clock import edge_ps, first_edge
 from pimloom.sim.naive import NaiveChannel
 from pimloom.traces.program import Program
@@ -30,7 +41,7 @@ from pimloom.traces.task import AsicTask, Block, Pass, PimTask, Task
 EngineName = Literal["fast", "events", "naive"]
 """fast: chain kernel; events: SimPy processes with the channel kernel; naive: the same with plain Python."""
 
-FIELDS = ("code", "count", "bank", "row", "column", "buffer", "d_bank", "d_column", "d_buffer")
+FIELDS = ("code", "times", "bank", "row", "column", "buffer", "d_bank", "d_column", "d_buffer")
 
 
 class Times(NamedTuple):
@@ -98,9 +109,18 @@ class KernelDevice:
         """See `Device`."""
         number = self.library.number(program)
         return issue(
-            self.tables, self.library.code(), number, base_bank, base_row, start, self.state, channel,
-            self.scratch, self.acc[channel], self.log[channel],
-        )  # fmt: skip
+            self.tables,
+            self.library.code(),
+            number,
+            base_bank,
+            base_row,
+            start,
+            self.state,
+            channel,
+            self.scratch,
+            self.acc[channel],
+            self.log[channel],
+        )
 
     def totals(self, clock: int) -> I8:
         """See `Device`."""
@@ -156,7 +176,11 @@ class Outcome:
 
 
 def run(
-    arch: Arch, passes: Iterable[Pass], observe: Observer, engine: EngineName = "fast", device: Device | None = None
+    arch: Arch,
+    passes: Iterable[Pass],
+    observe: Observer,
+    engine: EngineName = "fast",
+    device: Device | None = None,
 ) -> Outcome:
     """Run passes one after the other; `observe` gets each pass with the times of its blocks' tasks.
 
@@ -189,9 +213,11 @@ def run_logged(arch: Arch, passes: Callable[[], Iterable[Pass]], first: int, sto
 
 def _clocks(arch: Arch) -> Clocks:
     return Clocks(
-        arch.dram.clock_Hz, arch.asic.clock_Hz, round(arch.link.latency_ns * 1000),
+        arch.dram.clock_Hz,
+        arch.asic.clock_Hz,
+        round(arch.link.latency_ns * 1000),
         arch.mapping.barrier == "instruction",
-    )  # fmt: skip
+    )
 
 
 def _cycles(arch: Arch, task: AsicTask) -> int:
@@ -204,9 +230,7 @@ class _Fast:
     window, log_room: passes whose commands are logged, room for them a channel (0: they are only counted)
     """
 
-    def __init__(
-        self, arch: Arch, clocks: Clocks, window: range = range(-1, -1), log_room: int = 0
-    ) -> None:
+    def __init__(self, arch: Arch, clocks: Clocks, window: range = range(-1, -1), log_room: int = 0) -> None:
         self.arch, self.clocks, self.window, self.log_room = arch, clocks, window, log_room
         self.device = KernelDevice(arch)
         self.registers: dict[str, int] = {}
@@ -239,9 +263,21 @@ class _Fast:
                 shape = (block.repeat, len(block.tasks))
                 begin, end = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
                 run_chain(
-                    d.tables, code, stretch, block.repeat, block.row_stride, self.clocks, d.state, self.board,
-                    d.scratch, one, d.acc, begin, end, d.log,
-                )  # fmt: skip
+                    d.tables,
+                    code,
+                    stretch,
+                    block.repeat,
+                    block.row_stride,
+                    self.clocks,
+                    d.state,
+                    self.board,
+                    d.scratch,
+                    one,
+                    d.acc,
+                    begin,
+                    end,
+                    d.log,
+                )
                 times.append(Times(begin, end))
                 on_asic = stretch.unit == ASIC
                 self.asic_busy += int((end - begin)[:, on_asic].sum())

@@ -114,13 +114,13 @@ class _Job:
         count = self.memory.open_row.shape[1]
         if command.target == "channel":
             return np.arange(count)
-        return self.inside("bank", self.base_bank + _steps(run.bank, run.d_bank, run.count), count)
+        return self.inside("bank", self.base_bank + _steps(run.bank, run.d_bank, run.times), count)
 
     def columns(self, run: Run) -> Index:
-        return self.inside("column", _steps(run.column, run.d_column, run.count), self.memory.cells.shape[4])
+        return self.inside("column", _steps(run.column, run.d_column, run.times), self.memory.cells.shape[4])
 
     def buffers(self, run: Run) -> Index:
-        steps = _steps(run.buffer, run.d_buffer, run.count)
+        steps = _steps(run.buffer, run.d_buffer, run.times)
         return self.inside("buffer column", steps, self.memory.buffer.shape[2])
 
     def row_open_in(self, banks: Index, run: Run) -> int:
@@ -154,8 +154,8 @@ def _activate(job: _Job, run: Run, command: Command) -> None:
     if (found != CLOSED).any():
         c, k = (int(i) for i in np.argwhere(found != CLOSED)[0])
         raise job.fail(f"row {row} of bank {banks[k]} while row {found[c, k]} is open", c)
-    if run.count > 1 and (command.target == "channel" or run.d_bank == 0):
-        raise job.fail(f"row {row} of bank {banks[0]} is opened {run.count} times")
+    if run.times > 1 and (command.target == "channel" or run.d_bank == 0):
+        raise job.fail(f"row {row} of bank {banks[0]} is opened {run.times} times")
     job.memory.open_row[job.channels, banks] = row
 
 
@@ -208,7 +208,7 @@ def _write(job: _Job, run: Run, command: Command) -> None:
     """Write columns from the pins; masked values leave their cells alone."""
     banks, columns = job.banks(run, command), job.columns(run)
     row = job.row_open_in(banks, run)
-    bursts = job.take(run.count)
+    bursts = job.take(run.times)
     channel, issue, lane = np.nonzero(job.kept[:, bursts])
     # In order of issue, so that of two writes to one cell the later one stays.
     cells = job.memory.cells[job.channels]
@@ -217,14 +217,14 @@ def _write(job: _Job, run: Run, command: Command) -> None:
 
 def _write_buffer(job: _Job, run: Run, command: Command) -> None:
     """Fill columns of the input buffer from the pins."""
-    sent = np.moveaxis(job.sent[:, job.take(run.count)], 1, 2)
+    sent = np.moveaxis(job.sent[:, job.take(run.times)], 1, 2)
     job.memory.buffer[job.channels, :, _span(job.buffers(run))] = sent
 
 
 def _read_result(job: _Job, run: Run, command: Command) -> None:
     """Bring the banks' sums to the pins and clear them."""
     sums = job.memory.sums[job.channels]
-    got = np.zeros((len(sums), run.count, sums.shape[1]), np.float32)
+    got = np.zeros((len(sums), run.times, sums.shape[1]), np.float32)
     got[:, 0] = sums.astype(job.memory.cells.dtype)
     job.got.append(got)
     sums[:] = 0

@@ -34,7 +34,7 @@ def _cache_folder() -> str:
     return str(base / f"{source_hash()}-py{sys.version_info.major}{sys.version_info.minor}")
 
 
-numba.config.CACHE_DIR = _cache_folder()
+numba.config.CACHE_DIR = _cache_folder()  # type: ignore[attr-defined, unused-ignore]
 
 
 def kernel(function: F) -> F:

@@ -92,7 +92,7 @@ class NaiveChannel:
         """Yield every single command of a program with its absolute address."""
         for run in program.runs():
             command = program.commands[run.command]
-            for k in range(run.count):
+            for k in range(run.times):
                 bank = run.bank + k * run.d_bank
                 if self.dram.commands[command].target == "bank":
                     bank = (bank + base_bank) % self.dram.banks

@@ -79,9 +79,13 @@ class Recorder:
                     for k, task in enumerate(block.tasks):
                         unit = "asic" if isinstance(task, AsicTask) else "pim"
                         yield Step(
-                            item.position, label + task.name, task.group, unit,
-                            int(t.begin[turn, k]), int(t.end[turn, k]),
-                        )  # fmt: skip
+                            item.position,
+                            label + task.name,
+                            task.group,
+                            unit,
+                            int(t.begin[turn, k]),
+                            int(t.end[turn, k]),
+                        )
 
 
 @dataclass(frozen=True)

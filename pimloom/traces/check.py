@@ -123,7 +123,7 @@ class _Channel:
     """What is known of one channel after the commands seen so far.
 
     last: [level][command][node] clock of the last issue that concerned the node
-    past: [level][command][node] clocks of the latest issues, oldest first, for commands that are counted
+    past: [level, command][node] clocks of the latest issues, oldest first, for commands that windows count
     """
 
     def __init__(

@@ -94,9 +94,7 @@ class Tiled:
                 for k in range(0, self.segments, per)
             ]
         else:
-            cuts = [
-                ((s, min(limit, size - k)),) for s in range(self.segments) for k in range(0, size, limit)
-            ]
+            cuts = [((s, min(limit, size - k)),) for s in range(self.segments) for k in range(0, size, limit)]
         chunks, first, row = [], 0, 0
         for parts in cuts:
             width = sum(columns for _, columns in parts)
@@ -141,14 +139,17 @@ class Tiled:
         base = np.array([c.base_row for c in self.chunks], np.int64)[which]
         at = slot * widths + column - firsts[which]
         return Place(
-            channel, o % self.grid.banks, base + at // self.grid.columns, at % self.grid.columns,
+            channel,
+            o % self.grid.banks,
+            base + at // self.grid.columns,
+            at % self.grid.columns,
             p % self.grid.lanes,
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
 class Striped:
-    """A vector in bursts of one column: burst k is on channel k mod channels, filling row after row, bank after bank."""
+    """A vector in bursts of one column: burst k is on channel k mod channels, row after row, bank after bank."""
 
     grid: Grid
     length: int
@@ -175,6 +176,9 @@ class Striped:
         k = burst // self.grid.channels
         row = k // self.grid.columns
         return Place(
-            burst % self.grid.channels, row % self.grid.banks, row // self.grid.banks,
-            k % self.grid.columns, p % self.grid.lanes,
-        )  # fmt: skip
+            burst % self.grid.channels,
+            row % self.grid.banks,
+            row // self.grid.banks,
+            k % self.grid.columns,
+            p % self.grid.lanes,
+        )

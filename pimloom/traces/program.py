@@ -19,10 +19,10 @@ Array = npt.NDArray[np.int32]
 
 
 class Run(NamedTuple):
-    """`count` issues of one command; bank, column and buffer column advance by their strides."""
+    """`times` issues of one command; bank, column and buffer column advance by their strides."""
 
     command: int
-    count: int
+    times: int
     bank: int
     row: int
     column: int
@@ -37,17 +37,17 @@ class Program:
     """Commands of one channel as a struct of arrays, one entry an instruction.
 
     code: i4[n]      command id of the DRAM description, or LOOP, or END
-    count: i4[n]     issues of the command, or iterations of the loop
+    times: i4[n]     issues of the command, or iterations of the loop
     bank: i4[n]      flat bank, -1 where the command addresses all banks or none
     row: i4[n]       row relative to the task's base row, -1 = none; LOOP: rows added per iteration
     column: i4[n]    column (access) inside the row, -1 = none; LOOP: columns added per iteration
     buffer: i4[n]    column of the channel's global buffer, -1 = none; LOOP: columns added per iteration
-    d_bank, d_column, d_buffer: i4[n]   advance from one of the `count` issues to the next
+    d_bank, d_column, d_buffer: i4[n]   advance from one of the `times` issues to the next
     """
 
     commands: tuple[str, ...]
     code: Array
-    count: Array
+    times: Array
     bank: Array
     row: Array
     column: Array
@@ -61,10 +61,17 @@ class Program:
         columns = [
             a.tolist()
             for a in (
-                self.code, self.count, self.bank, self.row, self.column, self.buffer,
-                self.d_bank, self.d_column, self.d_buffer,
+                self.code,
+                self.times,
+                self.bank,
+                self.row,
+                self.column,
+                self.buffer,
+                self.d_bank,
+                self.d_column,
+                self.d_buffer,
             )
-        ]  # fmt: skip
+        ]
         pc, stack = 0, list[list[int]]()  # stack entries: [pc of LOOP, iterations done]
         while pc < len(columns[0]):
             code, count, bank, row, column, buffer, d_bank, d_column, d_buffer = (a[pc] for a in columns)
@@ -89,7 +96,7 @@ class Program:
         total = np.zeros(len(self.commands), np.int64)
         factor = 1
         stack: list[int] = []
-        for code, count in zip(self.code.tolist(), self.count.tolist(), strict=True):
+        for code, count in zip(self.code.tolist(), self.times.tolist(), strict=True):
             if code == LOOP:
                 stack.append(count)
                 factor *= count
@@ -103,13 +110,20 @@ class Program:
         """Return the same program with every command written out: no loop, every count 1."""
         rows: list[tuple[int, ...]] = []
         for run in self.runs():
-            for k in range(run.count):
+            for k in range(run.times):
                 rows.append(
                     (
-                        run.command, 1, run.bank + k * run.d_bank, run.row, run.column + k * run.d_column,
-                        run.buffer + k * run.d_buffer, 0, 0, 0,
+                        run.command,
+                        1,
+                        run.bank + k * run.d_bank,
+                        run.row,
+                        run.column + k * run.d_column,
+                        run.buffer + k * run.d_buffer,
+                        0,
+                        0,
+                        0,
                     )
-                )  # fmt: skip
+                )
         table = np.array(rows, np.int32).reshape(-1, 9)
         return Program(self.commands, *(np.ascontiguousarray(table[:, i]) for i in range(9)))
 
@@ -129,15 +143,22 @@ class Builder:
         self._id = {name: i for i, name in enumerate(self.commands)}
 
     def add(
-        self, command: str, count: int = 1, *, bank: int = -1, row: int = -1, column: int = -1,
-        buffer: int = -1, d_bank: int = 0, d_column: int = 0, d_buffer: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        command: str,
+        count: int = 1,
+        *,
+        bank: int = -1,
+        row: int = -1,
+        column: int = -1,
+        buffer: int = -1,
+        d_bank: int = 0,
+        d_column: int = 0,
+        d_buffer: int = 0,
+    ) -> None:
         """Append `count` issues of `command`. Raises KeyError for a command that the DRAM lacks."""
         if count < 1:
             raise ValueError(f"{command}: count {count} < 1")
-        self._rows.append(
-            (self._id[command], count, bank, row, column, buffer, d_bank, d_column, d_buffer)
-        )
+        self._rows.append((self._id[command], count, bank, row, column, buffer, d_bank, d_column, d_buffer))
 
     @contextmanager
     def loop(self, count: int, *, rows: int = 0, columns: int = 0, buffers: int = 0) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Lowered programs compute what NumPy computes, on sizes that fit nothing, with as many commands as needed."""
+"""Lowered programs compute what NumPy computes on sizes that fit nothing, with the commands that it takes."""
 
 from collections import Counter
 

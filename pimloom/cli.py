@@ -1,0 +1,583 @@
+"""The command line.
+
+Results go to stdout; errors, progress, notes to stderr. Exit codes: 0 done, 1 failed, 2 bad usage or input,
+3 it ran and found a mismatch (validate), a violation (check-trace) or a difference (diff), 130 interrupted.
+
+Only typer is imported here, everything else by the command that needs it: `pimloom --help` shall be instant.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+from pimloom import __version__
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from pimloom.arch.document import Document
+    from pimloom.arch.dram import Dram
+    from pimloom.run import Progress
+
+FAILED, BAD_INPUT, MISMATCH = 1, 2, 3
+PATIENCE_s = 1.0
+"""A run that takes longer gets a progress bar."""
+PIPE_COLUMNS = 110
+"""Width of tables that go to no terminal."""
+CLASSES = {
+    "arch": ("pimloom.arch.machine", "Arch"),
+    "dram": ("pimloom.arch.dram", "Dram"),
+    "model": ("pimloom.workloads.model", "Model"),
+    "measured": ("pimloom.reports.baselines", "Measured"),
+    "processors": ("pimloom.reports.baselines", "Processors"),
+    "published": ("pimloom.reproduce", "Published"),
+}
+"""Kind of a description -> where its class is."""
+
+app = typer.Typer(
+    help="Cycle-accurate, functionally proven simulation of language models in processing-in-memory.",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 mismatch, violation or difference found, "
+    "130 interrupted.",
+    no_args_is_help=True,
+    # Boxes and colours on a terminal; plain text, in half the time, into a pipe.
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Shipped name, YAML, Hugging Face config.json, or a folder with one.",
+    ),
+]
+ArchName = Annotated[str, typer.Argument(metavar="ARCH", help="Shipped name or YAML of a machine.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o",
+        "--override",
+        metavar="KEY=VALUE",
+        help="Change a value by its path in the YAML: dram.timing.nRP=20, asic.clock_Hz=1e8, model.layers=2. "
+        "May stand several times.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line with `arguments`, by default the process's own, and exit with its code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in words
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            app([word for word in words if word != "--debug"], prog_name="pimloom")
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has had enough (`| head`). Python flushes once more at its end, which must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        from pimloom.arch.tree import InputError
+
+        if isinstance(error, InputError):
+            typer.echo(str(error), err=True)
+            sys.exit(BAD_INPUT)
+        if debug:
+            raise
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        typer.echo(f"pimloom failed: {text} (--debug shows where)", err=True)
+    sys.exit(FAILED)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pimloom {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="After a failure show where; may stand anywhere.")
+    ] = False,
+) -> None:
+    # `main` takes --debug out of the words; it is declared here for --help.
+    del version, debug
+
+
+# --- simulating ---------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: pimloom simulate gpt3-xl pim-gpt --generate 1024 --out out/gpt3-xl")
+def simulate(
+    model: ModelName,
+    arch: ArchName,
+    prompt: Annotated[int, typer.Option(help="Tokens given.")] = 1,
+    generate: Annotated[int, typer.Option(help="New tokens.")] = 128,
+    batch: Annotated[int, typer.Option(help="Sequences side by side.")] = 1,
+    engine: Annotated[
+        Literal["fast", "naive", "events"],
+        typer.Option(help="fast; naive: plain Python, every command one by one; events: SimPy processes."),
+    ] = "fast",
+    embedding: Annotated[
+        bool, typer.Option("--embedding/--no-embedding", help="With the look-up of token and position.")
+    ] = True,
+    head: Annotated[bool, typer.Option("--head/--no-head", help="With the LM head.")] = True,
+    override: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for tables, figures, timeline and resolved descriptions."),
+    ] = None,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")] = False,
+) -> None:
+    """Time and energy of a model on a machine, token by token."""
+    started = time.perf_counter()
+    if out is not None:
+        _check_folder(out)
+    from pimloom.run import prepare, run
+
+    setup = prepare(
+        model, arch, prompt=prompt, generate=generate, batch=batch, embedding=embedding, head=head,
+        overrides=override or (),
+    )  # fmt: skip
+    if engine != "naive" and not quiet:
+        _announce_compilation()
+    with _progress(f"{setup.model.name} on {setup.arch.name}", quiet) as progress:
+        result = run(setup, engine, progress, started)
+    written = [] if out is None else _files(result.save(out))
+    if json:
+        typer.echo(result.json(), nl=False)
+        return
+    from rich.console import Console
+
+    from pimloom.reports.tables import print_summary
+
+    console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    print_summary(result.summary, console, result.baselines())
+    if written:
+        typer.echo("\nFiles")
+    for path in written:
+        typer.echo(f"  {path}")
+
+
+@app.command(
+    epilog="Example: pimloom validate ./gpt2 pim-gpt --arithmetic device. "
+    "A folder with io.npz is held against the logits in it."
+)
+def validate(
+    model: ModelName,
+    arch: ArchName,
+    arithmetic: Annotated[
+        Literal["fp32", "device"],
+        typer.Option(help="fp32, or the device's: bf16 operands and the ASIC's approximations."),
+    ] = "fp32",
+    prompt: Annotated[int | None, typer.Option(help="Tokens given.", show_default="4")] = None,
+    generate: Annotated[int | None, typer.Option(help="New tokens.", show_default="4")] = None,
+    seed: Annotated[int, typer.Option(help="Of the random weights and prompt of a model without.")] = 0,
+    override: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Execute the very programs that are timed and compare their numbers with a reference."""
+    from dataclasses import asdict
+
+    from pimloom.validate import validate as prove
+
+    with _progress(f"{model} on {arch}") as progress:
+        outcome = prove(
+            model, arch, arithmetic, prompt=prompt, generate=generate, seed=seed,
+            overrides=override or (), progress=progress,
+        )  # fmt: skip
+    if json:
+        _print_json({"model": model, "arch": arch, **asdict(outcome)})
+    else:
+        error = outcome.max_relative_error
+        typer.echo(f"{'passed' if outcome.passed else 'FAILED'}: {model} on {arch}, {arithmetic} arithmetic")
+        typer.echo(f"  tokens equal to the reference's   {outcome.tokens_equal} of {outcome.tokens_compared}")
+        typer.echo(f"  largest difference of the logits  {_figure(error)} of the largest logit")
+        typer.echo(f"  positions compared                {outcome.positions_compared}")
+        if arithmetic == "device":
+            typer.echo(f"  near ties among the tokens        {outcome.near_ties}")
+    if not outcome.passed:
+        typer.echo(f"first mismatch: {outcome.first_mismatch}", err=True)
+        raise typer.Exit(MISMATCH)
+
+
+@app.command(epilog="Example: pimloom trace gpt2-small pim-gpt --generate 4 --tokens 0:2 --out trace.parquet")
+def trace(
+    model: ModelName,
+    arch: ArchName,
+    tokens: Annotated[
+        str, typer.Option(metavar="A:B", help="The passes A to B - 1; one token each, from 0.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Ends in .csv, .csv.gz or .parquet."),
+    ],
+    prompt: Annotated[int, typer.Option(help="Tokens given.")] = 1,
+    generate: Annotated[int, typer.Option(help="New tokens.")] = 128,
+    override: Overrides = None,
+) -> None:
+    """Write every command issued in some passes, with its cycle and address."""
+    from pimloom.arch.tree import InputError
+    from pimloom.run import prepare
+    from pimloom.run import trace as record
+    from pimloom.traces import io
+
+    first, stop = _range(tokens)
+    _check_folder(out.parent)
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder, not a file")
+    io._form(out)
+    setup = prepare(model, arch, prompt=prompt, generate=generate, overrides=override or ())
+    _announce_compilation()
+    with _busy(f"{setup.model.name} on {setup.arch.name}: passes {first} to {stop - 1}"):
+        commands = record(setup, first, stop)
+        partial = out.with_name(f".{os.getpid()}-{out.name}")
+        try:
+            io.write(partial, commands)
+            partial.replace(out)
+        finally:
+            partial.unlink(missing_ok=True)
+    typer.echo(f"{out}: {len(commands)} commands, cycles {commands.cycle[0]} to {commands.cycle[-1]}")
+
+
+# --- checking -----------------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: pimloom check my-arch.yaml ./gpt2/config.json")
+def check(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Descriptions of any kind, or config.json."),
+    ],
+) -> None:
+    """Say whether descriptions are right, and if not, what and where; nothing is simulated."""
+    from pimloom.arch.document import InputError
+
+    wrong = False
+    for file in files:
+        try:
+            described, document = _load(file)
+            typer.echo(f"{file}: OK: {document.kind} {_gist(described)}")
+        except InputError as error:
+            typer.echo(str(error), err=True)
+            wrong = True
+    if wrong:
+        raise typer.Exit(BAD_INPUT)
+
+
+@app.command("check-trace", epilog="Example: pimloom check-trace pim-gpt trace.parquet")
+def check_trace(
+    memory: Annotated[
+        str,
+        typer.Argument(metavar="ARCH|CONFIG", help="Machine or memory, by shipped name or YAML."),
+    ],
+    commands: Annotated[Path, typer.Argument(metavar="COMMANDS", help=".csv, .csv.gz or .parquet")],
+    partial: Annotated[bool, typer.Option("--partial", help="The trace may end anywhere.")] = False,
+    override: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Check a command trace against every rule of its memory and name the violations."""
+    from dataclasses import asdict
+
+    from pimloom.arch.machine import Arch
+    from pimloom.traces import check as rules
+    from pimloom.traces import io
+
+    described, document = _load(memory, override, ("arch", "dram"))
+    dram: Dram = described.dram if document.kind == "arch" else described
+    symbols = dram.symbols({"nMAC": described.nMAC} if isinstance(described, Arch) else {})
+    found = io.read(commands, dram)
+    with _busy(f"checking {len(found)} commands"):
+        violations = rules.check(dram, symbols, found, partial)
+    if json:
+        _print_json(
+            {
+                "memory": dram.name,
+                "commands_checked": len(found),
+                "partial": partial,
+                "passed": not violations,
+                "violations": [asdict(violation) for violation in violations],
+            }
+        )
+    else:
+        for violation in violations:
+            typer.echo(violation)
+        count = f"{len(violations)} violation{'s' * (len(violations) != 1)}"
+        typer.echo(f"{commands}: {len(found)} commands checked against {dram.name}: {count}")
+    if violations:
+        raise typer.Exit(MISMATCH)
+
+
+# --- looking ------------------------------------------------------------------------------------------------
+
+
+@app.command("list", epilog="Example: pimloom list models")
+def list_shipped(
+    what: Annotated[
+        Literal["models", "archs", "dram", "baselines"] | None,
+        typer.Argument(help="Only these."),
+    ] = None,
+) -> None:
+    """Name what is shipped."""
+    from pimloom.arch.document import shipped
+    from pimloom.reports.baselines import measured, processors
+
+    for heading, kind in (("models", "model"), ("archs", "arch"), ("dram", "dram")):
+        if what in (None, heading):
+            names = {name: _load(name, kinds=(kind,))[0].description for name in shipped(kind)}
+            _print_names(heading, names, what is None)
+    if what in (None, "baselines"):
+        data = {measured().processor: f"measured; {', '.join(measured().shapes)}"}
+        sheets = {p.name: "roofline from data-sheet peaks" for p in processors().values()}
+        _print_names("baselines", {**sheets, **data}, what is None)
+
+
+@app.command(epilog="Example: pimloom show pim-gpt -o dram.channels=16 > my-arch.yaml")
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME_OR_FILE", help="Description of any kind, or config.json."),
+    ],
+    override: Overrides = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="JSON Schema of descriptions of this kind, for editors.")
+    ] = False,
+    sources: Annotated[bool, typer.Option("--sources", help="Where each value comes from.")] = False,
+) -> None:
+    """Print a description with everything that it extends and every override merged in."""
+    from pimloom.arch.base import json_schema
+
+    described, document = _load(name, override)
+    if schema:
+        _print_json(json_schema(type(described)))
+    elif sources:
+        for path, source in document.sources().items():
+            typer.echo(f"{path}: {source}")
+    else:
+        typer.echo(document.text(), nl=False)
+
+
+@app.command(epilog="Example: pimloom diff out/before out/after")
+def diff(
+    left: Annotated[str, typer.Argument(metavar="A", help="Folder of a result, machine, memory or model.")],
+    right: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    json: Json = False,
+) -> None:
+    """Name what differs between two results or two descriptions."""
+    from pimloom.reports.diff import diff as compare
+    from pimloom.reports.diff import load_side
+
+    found = compare(load_side(left), load_side(right))
+    if json:
+        _print_json({"equal": not found, "differences": [d._asdict() for d in found]})
+    else:
+        for d in found:
+            change = "" if d.relative is None else f"  ({d.relative:+.3%})"
+            others = "" if d.entries == 1 else f", and {d.entries - 1} more of the list"
+            typer.echo(f"{d.path}: {d.left} -> {d.right}{change}{others}")
+        if not found:
+            typer.echo("equal")
+    if found:
+        raise typer.Exit(MISMATCH)
+
+
+@app.command()
+def version() -> None:
+    """Print the versions of pimloom, Python and the libraries that its numbers come from."""
+    import pimloom
+
+    for name, number in pimloom.version().items():
+        typer.echo(f"{name} {number}")
+
+
+# --- descriptions -------------------------------------------------------------------------------------------
+
+
+def _load(
+    name: str, overrides: Sequence[str] | None = None, kinds: Sequence[str] = tuple(CLASSES)
+) -> tuple[Any, Document]:
+    """Load the description of a shipped name or a path, which must be of one of the kinds.
+
+    Raises InputError.
+    """
+    from importlib import import_module
+
+    from pimloom.arch.document import InputError, load
+    from pimloom.workloads.model import load_model
+
+    kind = _kind(name, kinds)
+    if kind not in kinds:
+        also = "; sweeps are not supported yet" if kind == "sweep" else ""
+        raise InputError(f"{name}: its kind is {kind!r}, wanted is {' or '.join(map(repr, kinds))}{also}")
+    if kind == "model":
+        return load_model(name, overrides or ())
+    module, of_kind = CLASSES[kind]
+    cls: type[BaseModel] = getattr(import_module(module), of_kind)
+    return load(cls, kind, name, overrides or ())
+
+
+def _kind(name: str, kinds: Sequence[str]) -> str:
+    from pimloom.arch.document import InputError, kind_of, shipped
+    from pimloom.arch.tree import did_you_mean
+    from pimloom.workloads.huggingface import config_path
+
+    if "model" in kinds and config_path(name):
+        return "model"
+    if "/" in name or name.endswith((".yaml", ".yml", ".json")):
+        return kind_of(name)
+    known = {shipped_name: kind for kind in kinds for shipped_name in shipped(kind)}
+    if name not in known:
+        raise InputError(
+            f"no description {name!r} is shipped{did_you_mean(name, list(known))}; there are: "
+            f"{', '.join(known)}; a file is named by its path, such as ./my.yaml"
+        )
+    return known[name]
+
+
+def _gist(described: Any) -> str:
+    """Say in a line what a description amounts to."""
+    from pimloom.arch.dram import Dram
+    from pimloom.arch.machine import Arch
+    from pimloom.workloads.model import Model
+
+    text = f"{described.name}"
+    if isinstance(described, Arch):
+        peaks = described.peaks
+        text += (
+            f", {_memory(described.dram)}; peaks {peaks.mac_per_s / 1e12:.4g} TMAC/s, "
+            f"{peaks.internal_Bps / 1e9:.4g} GB/s inside, {peaks.pin_Bps / 1e9:.4g} GB/s at the pins"
+        )
+    elif isinstance(described, Dram):
+        rules = f"{len(described.commands)} commands, {len(described.constraints)} timing rules"
+        pins_GBps = described.channels * described.io.width_bit * described.io.rate_bps / 8e9
+        text += f", {_memory(described)}; {rules}; peak {pins_GBps:.4g} GB/s at the pins"
+    elif isinstance(described, Model):
+        text += (
+            f", {described.parameters:,} parameters: {described.layers} layers of width {described.d_model}, "
+            f"{described.heads} heads, vocabulary {described.vocab}, {described.positions} positions"
+        )
+    return text
+
+
+def _memory(dram: Dram) -> str:
+    capacity_GiB = dram.channels * dram.channel_capacity_B / 2**30
+    return f"{dram.channels} channels x {dram.banks} banks, {capacity_GiB:.4g} GiB in rows of {dram.row_B} B"
+
+
+# --- words in, words out ------------------------------------------------------------------------------------
+
+
+def _range(text: str) -> tuple[int, int]:
+    from pimloom.arch.tree import InputError
+
+    numbers = re.fullmatch("([0-9]{1,9}):([0-9]{1,9})", text)
+    if not numbers:
+        raise InputError(f"--tokens {text}: should be the first pass and the one to stop before, such as 0:2")
+    return int(numbers[1]), int(numbers[2])
+
+
+def _figure(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3g}"
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=2))
+
+
+def _print_names(heading: str, names: dict[str, str], indented: bool) -> None:
+    if indented:
+        typer.echo(f"{heading}:")
+    width = max(map(len, names))
+    for name, text in sorted(names.items()):
+        typer.echo(f"{'  ' * indented}{name:<{width}}  {text}".rstrip())
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise InputError where no folder can be made or written, now and not after the simulation."""
+    from pimloom.arch.tree import InputError
+
+    for place in (folder, *folder.absolute().parents):
+        if place.exists():
+            if not place.is_dir():
+                raise InputError(f"{place}: is a file, not a folder")
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise InputError(f"{place}: this folder cannot be written")
+            return
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+# --- waiting ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _progress(title: str, quiet: bool = False) -> Iterator[Progress | None]:
+    """Give what takes the progress; on a terminal a bar shows it and the time left, if it takes long."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(title, total=None)
+    begin = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+        if not bar.live.is_started and time.monotonic() - begin > PATIENCE_s:
+            bar.start()
+
+    try:
+        yield tell
+    finally:
+        bar.stop()
+
+
+@contextmanager
+def _busy(text: str) -> Iterator[None]:
+    """Show on a terminal that something is going on."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+def _announce_compilation() -> None:
+    """Say why the first run takes long."""
+    import numba
+
+    import pimloom.sim.channel  # noqa: F401  its kernels decide where the cache is
+
+    settings = vars(numba.config)
+    if not settings["DISABLE_JIT"] and not any(Path(settings["CACHE_DIR"]).rglob("*.nbc")):
+        typer.echo("compiling kernels (first run only, about 20 s)", err=True)
