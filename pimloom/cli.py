@@ -247,7 +247,7 @@ def trace(
     _check_folder(out.parent)
     if out.is_dir():
         raise InputError(f"{out}: is a folder, not a file")
-    io._form(out)
+    io.form_of(out)
     setup = prepare(model, arch, prompt=prompt, generate=generate, overrides=override or ())
     _announce_compilation()
     with _busy(f"{setup.model.name} on {setup.arch.name}: passes {first} to {stop - 1}"):
@@ -400,6 +400,39 @@ def diff(
             typer.echo("equal")
     if found:
         raise typer.Exit(MISMATCH)
+
+
+@app.command(epilog="Example: pimloom reproduce pim-gpt --write-docs docs")
+def reproduce(
+    paper: Annotated[Literal["pim-gpt"], typer.Argument(metavar="PAPER", help="pim-gpt")],
+    write_docs: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write DIR/validation.md, the comparison as a page.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run a machine as published; print the published figures beside ours, the difference and the reason."""
+    from pimloom.arch.document import InputError
+    from pimloom.reproduce import difference, markdown, spread
+    from pimloom.reproduce import reproduce as compare
+
+    if write_docs is not None and not write_docs.is_dir():
+        raise InputError(f"{write_docs}: is not a folder")
+    _announce_compilation()
+    with _busy(f"{paper}: 8 models, 3 runs each"):
+        findings, runs = compare(paper)
+    if write_docs is not None:
+        (write_docs / "validation.md").write_text(
+            "\n".join(markdown(paper, findings, runs)) + "\n", encoding="utf-8"
+        )
+    if json:
+        _print_json([f._asdict() for f in findings])
+        return
+    for f in findings:
+        typer.echo(
+            f"{f.quantity} ({f.unit}): published {spread(f.theirs)}, ours {spread(f.ours)}: {difference(f)}"
+        )
+        if not f.within:
+            typer.echo(f"    {f.why.strip()}")
 
 
 @app.command()
@@ -574,10 +607,7 @@ def _busy(text: str) -> Iterator[None]:
 
 def _announce_compilation() -> None:
     """Say why the first run takes long."""
-    import numba
+    from pimloom.sim.jit import is_cold
 
-    import pimloom.sim.channel  # noqa: F401  its kernels decide where the cache is
-
-    settings = vars(numba.config)
-    if not settings["DISABLE_JIT"] and not any(Path(settings["CACHE_DIR"]).rglob("*.nbc")):
+    if is_cold():
         typer.echo("compiling kernels (first run only, about 20 s)", err=True)

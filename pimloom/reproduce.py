@@ -194,7 +194,8 @@ def reproduce(name: str, progress: Callable[[str], None] = lambda text: None) ->
     return findings, runs
 
 
-def _range(ends: tuple[float, float | None]) -> str:
+def spread(ends: tuple[float, float | None]) -> str:
+    """Return a range as text, or the one value of it."""
     low, high = ends
     if high is None:
         return f"at least {low:.4g}"
@@ -224,7 +225,7 @@ def markdown(name: str, findings: list[Finding], runs: Runs) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- |"
     for f in findings:
         yield (
-            f"| {f.quantity} ({f.unit}) | {f.source} | {_range(f.theirs)} | {_range(f.ours)} | {difference(f)} "
+            f"| {f.quantity} ({f.unit}) | {f.source} | {spread(f.theirs)} | {spread(f.ours)} | {difference(f)} "
             f"| {f.why.strip()} |"
         )
     yield ""

@@ -159,8 +159,8 @@ class Result:
         if target.exists() and not target.is_dir():
             raise InputError(f"{target}: is a file, not a folder")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as staged:
+            target.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".partial-", dir=target) as staged:
                 self._write(Path(staged), self.record, figures)
                 _move(Path(staged), target)
         except OSError as error:

@@ -112,7 +112,7 @@ def write(path: Path | str, trace: CommandTrace) -> None:
 
     Raises InputError for another extension, or where the file cannot be written.
     """
-    form = _form(Path(path))
+    form = form_of(Path(path))
     try:
         with Path(path).open("wb") as file:
             form.write(_table(trace), file)
@@ -157,7 +157,7 @@ def read(path: Path | str, dram: Dram) -> CommandTrace:
     memory, or whose cycle is below that of an earlier one of its channel. Parquet has neither lines nor
     columns of text: the line is the record's number + 1, as in CSV, and the column the field's number.
     """
-    form = _form(Path(path))
+    form = form_of(Path(path))
     try:
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:
@@ -366,7 +366,8 @@ _FORMS = {
 }
 
 
-def _form(path: Path) -> _Form:
+def form_of(path: Path) -> _Form:
+    """Return the format that a file's name asks for. Raises InputError for any other name."""
     for extension, form in _FORMS.items():
         if path.name.endswith(extension):
             return form
