@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
     from pimloom.arch.machine import load_arch
     from pimloom.reports.result import Result, load
     from pimloom.run import simulate
-    from pimloom.validate import validate
+    from pimloom.proof import validate
     from pimloom.workloads.model import load_model
 
 _HOME = {
@@ -24,13 +22,11 @@ _HOME = {
     "load_arch": "arch.machine",
     "load_model": "workloads.model",
     "simulate": "run",
-    "validate": "validate",
+    "validate": "proof",
 }
 """Where each public name is defined. It is imported at its first use, so that `import pimloom` is quick."""
 
-__all__ = [
-    "InputError", "Result", "load", "load_arch", "load_model", "simulate", "validate", "version",
-]  # fmt: skip
+__all__ = ["InputError", "Result", "load", "load_arch", "load_model", "simulate", "validate", "version"]
 
 
 def version() -> dict[str, str]:
@@ -54,14 +50,3 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for one o
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME})
-
-
-class _Package(ModuleType):
-    """Keeps the function `validate` when Python, after an import, would put the module in its place."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -200,7 +200,7 @@ def validate(
     """Execute the very programs that are timed and compare their numbers with a reference."""
     from dataclasses import asdict
 
-    from pimloom.validate import validate as prove
+    from pimloom.proof import validate as prove
 
     with _progress(f"{model} on {arch}") as progress:
         outcome = prove(

@@ -62,12 +62,12 @@ class Site:
         model, dram, pim = self.model, self.arch.dram, self.arch.pim
         lanes = dram.access_B // pim.element_B
         self.graph = decoder_ops(model, self.workload.embedding, self.workload.head)
-        self.grid = Grid(dram.channels, dram.bankgroups * dram.banks_per_bankgroup, dram.columns, lanes)
+        self.grid = Grid(dram.channels, dram.banks, dram.columns, lanes, pim.buffer_B // dram.access_B)
         self._row = 0
-        if model.d_head > self.grid.row_values:
+        if model.d_head > pim.buffer_elements:
             raise InputError(
                 f"{model.name}: a head of {model.d_head} values does not fit the global buffer of {self.arch.name}, "
-                f"which holds {self.grid.row_values}"
+                f"which holds {pim.buffer_elements}"
             )
         for op in self.graph.layer:
             if op.kind == "linear":

@@ -13,16 +13,20 @@ Index = npt.NDArray[np.int64]
 
 
 class Grid(NamedTuple):
-    """The memory that layouts fill: channels, banks of a channel, columns of a row, values of a column."""
+    """The memory that layouts fill: channels, banks of a channel, columns of a row, values of a column.
+
+    buffer: columns that the channel's global buffer holds
+    """
 
     channels: int
     banks: int
     columns: int
     lanes: int
+    buffer: int
 
     @property
     def row_values(self) -> int:
-        """Values in one row of a bank, which is also what the channel's global buffer holds."""
+        """Values in one row of a bank."""
         return self.columns * self.lanes
 
 
@@ -86,7 +90,7 @@ class Tiled:
     @cached_property
     def chunks(self) -> tuple[Chunk, ...]:
         """The chunks in order: whole segments where they fit the buffer, else pieces of one segment."""
-        size, limit = self.segment_columns, self.grid.columns
+        size, limit = self.segment_columns, self.grid.buffer
         if size <= limit:
             per = limit // size
             cuts = [

@@ -12,7 +12,7 @@ from pimloom.mapping.site import Site
 from pimloom.sim.functional import Arithmetic
 from pimloom.traces.layout import Striped, Tiled
 from pimloom.traces.task import PimTask
-from pimloom.validate import Proof
+from pimloom.proof import Proof
 from pimloom.workloads import tensors
 from pimloom.workloads.model import Model
 from pimloom.workloads.reference import ReferenceDecoder

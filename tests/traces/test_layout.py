@@ -45,7 +45,7 @@ def test_tiled_is_injective_and_stays_inside_its_rows(
 @pytest.mark.parametrize("outputs", [1, 15, 16, 17, 127, 128, 129])
 @pytest.mark.parametrize("length", [1, 1009, 1023, 1024, 1025, 2049])
 def test_tiled_on_the_published_grid(outputs: int, length: int) -> None:
-    grid = Grid(8, 16, 64, 16)
+    grid = Grid(8, 16, 64, 16, 64)
     layout = Tiled(grid, outputs, length)
     place = layout.place(np.arange(outputs)[:, None], 0, np.arange(length))
     assert np.bincount(cells(place, grid, layout.rows)).max() == 1

@@ -14,7 +14,7 @@ from pimloom.mapping.site import Site
 from pimloom.sim.functional import Arithmetic, Memory
 from pimloom.traces.program import END, LOOP, Program
 from pimloom.traces.task import AsicTask, Block, Pass, PimTask, Task
-from pimloom.validate import Proof, validate
+from pimloom.proof import Proof, validate
 from pimloom.workloads import tensors
 from tests import small
 
