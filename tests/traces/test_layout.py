@@ -14,6 +14,7 @@ GRIDS = st.builds(
     banks=st.sampled_from([1, 2, 3, 16]),
     columns=st.sampled_from([1, 2, 3, 8, 64]),
     lanes=st.sampled_from([1, 5, 16]),
+    buffer=st.sampled_from([1, 2, 3, 8, 64]),
 )
 
 
@@ -60,7 +61,7 @@ def test_chunks_cover_the_dot_products_and_fit_the_buffer(
     at, covered = 0, [0] * segments
     for chunk in layout.chunks:
         assert chunk.first == at
-        assert chunk.width == sum(columns for _, columns in chunk.parts) <= grid.columns
+        assert chunk.width == sum(columns for _, columns in chunk.parts) <= grid.buffer
         for segment, columns in chunk.parts:
             covered[segment] += columns
         at += chunk.width
