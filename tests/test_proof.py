@@ -11,10 +11,10 @@ import pytest
 from pimloom.arch.document import InputError
 from pimloom.mapping.plan import Planner
 from pimloom.mapping.site import Site
+from pimloom.proof import Proof, validate
 from pimloom.sim.functional import Arithmetic, Memory
 from pimloom.traces.program import END, LOOP, Program
 from pimloom.traces.task import AsicTask, Block, Pass, PimTask, Task
-from pimloom.proof import Proof, validate
 from pimloom.workloads import tensors
 from tests import small
 

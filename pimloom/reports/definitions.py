@@ -77,7 +77,7 @@ command_time_share.row_switching | - | waiting for activates and precharges, tho
 command_time_share.transfer_in | - | waiting for writes of the input buffer
 command_time_share.transfer_out | - | waiting for reads of MAC results
 command_time_share.cache_and_table_access | - | waiting for plain reads and writes: caches, tables, parameters
-command_time_share.refresh | - | waiting for refreshes to issue; the command that follows waits for nRFC
+command_time_share.refresh | - | held up by refreshes, from the precharge before them to the end of nRFC; hidden ones do not count
 command_time_share.data_tail | - | from a program's last command to the end of its data
 command_time_share.waiting | - | no program: the ASIC, the link or another channel is at work
 refresh_time_share | - | share of all channels' time in refresh: refreshes x nRFC, hidden or not

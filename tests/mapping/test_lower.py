@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from pimloom.mapping.plan import Planner
 from pimloom.mapping.site import Site
+from pimloom.proof import Proof
 from pimloom.sim.functional import Arithmetic
 from pimloom.traces.layout import Striped, Tiled
 from pimloom.traces.task import PimTask
-from pimloom.proof import Proof
 from pimloom.workloads import tensors
 from pimloom.workloads.model import Model
 from pimloom.workloads.reference import ReferenceDecoder
