@@ -165,6 +165,7 @@ def _ours(runs: Runs, published: Published) -> dict[str, list[float]]:
         "traffic_whole": _reduction(whole, "whole_bus"),
         "row_hit": [100 * r.summary["row_hit_rate"] for r in whole.values()],
         "not_vmm": [100 * not_matrix_vector(whole[largest])],
+        "asic_busy": [100 * whole[largest].counts.asic_busy_ps / whole[largest].counts.time_ps],
         "slow_asic": [max(slowdown)],
         "peak_compute": [2 * arch.peaks.mac_per_s / 1e12],
         "peak_bandwidth": [arch.peaks.internal_Bps / 1e9],

@@ -111,10 +111,10 @@ def run(
     notes = Recorder()
 
     def passes() -> Iterator[Pass]:
-        for done, item in enumerate(Planner(setup.site).passes()):
+        for done, item in enumerate(Planner(setup.site).passes(), 1):
+            yield item
             if progress:
                 progress(done, setup.workload.passes)
-            yield item
 
     outcome = engines.run(setup.arch, passes(), notes, engine)
     return Result.of_run(

@@ -35,7 +35,7 @@ class Command(Strict):
     column: bool
     data: Literal["none", "read", "write"]
     duration: str
-    """Clocks from issue until the effect or the last data are complete; an expression."""
+    """Clocks from issue until whoever waits for the program may go on, such as its last data; an expression."""
 
 
 class Rule(Strict):
@@ -155,9 +155,8 @@ class Dram(Description):
         return -(-self.access_B * 8 * self.clock_Hz // (self.io.width_bit * self.io.rate_bps))
 
     def symbols(self, pim: Mapping[str, int]) -> dict[str, int]:
-        """Everything an expression may name: the timings, nBL, and what the PIM unit adds (nMAC)."""
-        alone = {"nMAC": max(self.timing.get("nCCD", 1), self.nBL)}
-        return {**self.timing, "nBL": self.nBL, **alone, **pim}
+        """Everything an expression may name: the timings, nBL, nMAC (nCCD unless a machine says more), and `pim`."""
+        return {**self.timing, "nBL": self.nBL, "nMAC": self.timing.get("nCCD", 1), **pim}
 
     def find(self, meaning: str, target: str) -> str | None:
         """Name of the first command of this meaning that addresses this level, or None."""
@@ -165,7 +164,7 @@ class Dram(Description):
         return next(matches, None)
 
     def tables(self, pim: Mapping[str, int] | None = None) -> Tables:
-        """The integer tables; `pim` holds symbols that the PIM unit defines (nMAC, else max(nCCD, nBL)).
+        """The integer tables; `pim` holds the symbols that a machine defines (nMAC, nBL).
 
         Expects a description that `findings(pim)` has nothing to say about.
         """

@@ -51,8 +51,10 @@ class Asic(Strict):
 
 
 class Link(Strict):
-    """Between the ASIC and the pins of the channels; its width and rate are the memory's `io`."""
+    """Between the ASIC and the pins of one channel; every channel has its own. Data moves at the slower rate."""
 
+    width_bit: Count
+    rate_bps: Annotated[Count, Field(description="bits per second of one wire")]
     latency_ns: NotNegative
 
 
@@ -108,7 +110,19 @@ class Arch(Description):
     def nMAC(self) -> int:
         """DRAM clocks from one MAC command to the next: the column rate or the unit's, the slower one."""
         steps = -(-self.elements_per_access // self.pim.lanes)
-        return max(self.dram.timing.get("nCCD", 1), steps * -(-self.dram.clock_Hz // self.pim.clock_Hz))
+        return max(self.dram.timing.get("nCCD", 1), -(-steps * self.dram.clock_Hz // self.pim.clock_Hz))
+
+    @property
+    def pin_bps(self) -> int:
+        """Bits per second between the ASIC and one channel: the memory's pins or the link, the slower one."""
+        io, link = self.dram.io, self.link
+        return min(io.width_bit * io.rate_bps, link.width_bit * link.rate_bps)
+
+    @property
+    def symbols(self) -> dict[str, int]:
+        """Everything a rule of the memory may name, with this machine's nMAC and nBL."""
+        nBL = -(-self.dram.access_B * 8 * self.dram.clock_Hz // self.pin_bps)
+        return self.dram.symbols({"nMAC": self.nMAC, "nBL": nBL})
 
     @property
     def peaks(self) -> Peaks:
@@ -118,12 +132,12 @@ class Arch(Description):
         return Peaks(
             mac_per_s=mac_commands_per_s * self.elements_per_access,
             internal_Bps=mac_commands_per_s * dram.access_B,
-            pin_Bps=dram.channels * dram.io.width_bit * dram.io.rate_bps / 8,
+            pin_Bps=dram.channels * self.pin_bps / 8,
         )
 
     def tables(self) -> Tables:
-        """The memory's integer tables with this machine's nMAC."""
-        return self.dram.tables({"nMAC": self.nMAC})
+        """The memory's integer tables with this machine's nMAC and nBL."""
+        return self.dram.tables(self.symbols)
 
     @model_validator(mode="after")
     def _physical(self) -> Self:
@@ -150,8 +164,8 @@ class Arch(Description):
                 yield path, f"{size} B are no whole number of accesses of {access} B"
 
     def _memory_findings(self) -> list[tuple[Keys, str]]:
-        """The memory checked once more, now with this machine's nMAC."""
-        return [(("dram", *path), text) for path, text in self.dram.findings({"nMAC": self.nMAC})]
+        """The memory checked once more, now with this machine's nMAC and nBL."""
+        return [(("dram", *path), text) for path, text in self.dram.findings(self.symbols)]
 
 
 def load_arch(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[Arch, Document]:

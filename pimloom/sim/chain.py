@@ -270,17 +270,9 @@ def run_chain(
 
 @kernel
 def settle(
-    tables: Tables,
-    code: Code,
-    clocks: Clocks,
-    state: State,
-    board: Board,
-    scratch: Scratch,
-    acc: I8,
-    logs: I8,
+    tables: Tables, code: Code, clock: int, state: State, board: Board, scratch: Scratch, acc: I8, logs: I8
 ) -> None:
-    """Bring every channel to the end of the run: the refreshes that fell due."""
-    clock = first_edge(board.free[0], clocks.dram_Hz)
+    """Bring every channel to a clock at which all programs are over: the refreshes that fell due."""
     separate(state, board.leader)
     for c in range(len(board.leader)):
         refresh(tables, code, clock, state, c, scratch, acc[c], logs[c])

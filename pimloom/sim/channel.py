@@ -127,6 +127,24 @@ def accumulators(tables: Tables) -> int:
 
 
 @kernel
+def write(log: I8, clock: int, command: int, bank: int, row: int) -> None:
+    """Append a command without column and buffer column to a log."""
+    at = log[0, 0] + 1
+    log[0, 0] = at
+    log[at, 0], log[at, 1], log[at, 2], log[at, 3], log[at, 4], log[at, 5] = clock, command, bank, row, -1, -1
+
+
+@kernel
+def place(log: I8, code: Code, pc: int, k: int, plus_column: int, plus_buffer: int) -> None:
+    """Complete the last entry of a log with the columns of issue k of instruction pc."""
+    at = log[0, 0]
+    if code.column[pc] >= 0:
+        log[at, 4] = code.column[pc] + plus_column + k * code.d_column[pc]
+    if code.buffer[pc] >= 0:
+        log[at, 5] = code.buffer[pc] + plus_buffer + k * code.d_buffer[pc]
+
+
+@kernel
 def issue(
     tables: Tables,
     code: Code,
@@ -171,7 +189,7 @@ def issue(
         code.column,
         code.buffer,
     )
-    d_bank, d_column, d_buffer = code.d_bank, code.d_column, code.d_buffer
+    d_bank = code.d_bank
     stamp, window, open_row, scalar = (
         state.stamp[channel],
         state.window[channel],
@@ -196,7 +214,7 @@ def issue(
         scalar[DUE],
         scalar[CHANGED],
     )
-    end = cursor = max(start, last)
+    end, cursor = start, max(start, last)
     if program >= 0:
         # A refresh under way holds the program up: its clocks are its own, not those of the command behind it.
         over = stamp[0, id_ref] + duration[id_ref] if interval > 0 else cursor
@@ -348,16 +366,8 @@ def issue(
                         n = (due - 1 - last) // step
                     if logging:
                         for i in range(k, k + n):
-                            at = log[0, 0] + 1
-                            log[0, 0] = at
-                            log[at, 0], log[at, 1], log[at, 2] = last + (i - k + 1) * step, c, bank
-                            log[at, 3] = row_of[pc] + plus_row + base_row if row >= 0 else -1
-                            log[at, 4] = (
-                                column_of[pc] + plus_column + i * d_column[pc] if column_of[pc] >= 0 else -1
-                            )
-                            log[at, 5] = (
-                                buffer_of[pc] + plus_buffer + i * d_buffer[pc] if buffer_of[pc] >= 0 else -1
-                            )
+                            write(log, last + (i - k + 1) * step, c, bank, row)
+                            place(log, code, pc, i, plus_column, plus_buffer)
                     last += n * step
                     k += n
                     if k < count[pc]:
@@ -418,15 +428,9 @@ def issue(
 
         # Issue.
         if logging:
-            at = log[0, 0] + 1
-            log[0, 0] = at
-            log[at, 0], log[at, 1], log[at, 2], log[at, 3] = t, c, bank, row
-            log[at, 4] = log[at, 5] = -1
+            write(log, t, c, bank, row)
             if phase == IDLE:
-                if column_of[pc] >= 0:
-                    log[at, 4] = column_of[pc] + plus_column + k * d_column[pc]
-                if buffer_of[pc] >= 0:
-                    log[at, 5] = buffer_of[pc] + plus_buffer + k * d_buffer[pc]
+                place(log, code, pc, k, plus_column, plus_buffer)
         stamp[0, c] = t
         if target[c] > 0:
             stamp[group_node, c] = t
@@ -488,7 +492,7 @@ def issue(
                 due += interval
 
     if program >= 0:
-        acc[extras + EXTRA_TAIL] += end - cursor
+        acc[extras + EXTRA_TAIL] += max(0, end - cursor)
     acc[extras + EXTRA_STEPPED] += stepped
     scalar[ALL_ROW], scalar[OPEN_BANKS], scalar[LAST], scalar[DUE], scalar[CHANGED] = (
         all_row,

@@ -26,6 +26,7 @@ from pimloom.sim.channel import (
     EXTRA_TAIL,
     EXTRAS,
     I8,
+    LAST,
     OPEN_BANKS,
     Code,
     accumulators,
@@ -143,7 +144,7 @@ class NaiveDevice:
 
     def __init__(self, arch: Arch, keep_log: bool = False) -> None:
         self.names = list(arch.dram.command_names)
-        symbols = arch.dram.symbols({"nMAC": arch.nMAC})
+        symbols = arch.symbols
         self.channels = [NaiveChannel(arch.dram, symbols, keep_log) for _ in range(arch.dram.channels)]
 
     def issue(self, channel: int, program: Program | None, base_bank: int, base_row: int, start: int) -> int:
@@ -243,8 +244,8 @@ class _Fast:
         env.process(self._controller(env, passes, observe))
         env.run()
         d, board = self.device, self.board
-        settle(d.tables, d.library.code(), self.clocks, d.state, board, d.scratch, d.acc, d.log)
         clock = int(first_edge(board.free[0], self.clocks.dram_Hz))
+        settle(d.tables, d.library.code(), clock, d.state, board, d.scratch, d.acc, d.log)
         for c in range(len(d.acc)):
             _close_books(d.state.scalar[c], d.acc[c], clock)
         return Outcome(int(board.free[0]), d.acc, self.asic_busy)
@@ -292,7 +293,9 @@ class _Fast:
             d.log = np.zeros((len(d.acc), self.log_room, 6), np.int64)
             self.before = d.acc.copy()
         elif number == stop:
-            commands = len(d.tables.target)
+            # A channel that was done early owes the refreshes up to the last command of all.
+            clock, commands = int(d.state.scalar[:, LAST].max()), len(d.tables.target)
+            settle(d.tables, d.library.code(), clock, d.state, self.board, d.scratch, d.acc, d.log)
             self.logged = (d.acc - self.before)[:, :commands].sum(1)
             self.logs = [log[1 : 1 + log[0, 0]] for log in d.log] if self.log_room else []
             d.log = np.zeros((len(d.acc), 0, 6), np.int64)
@@ -351,9 +354,12 @@ class _Events:
     asic_busy: int = 0
 
     def run(self, passes: Iterable[Pass], observe: Observer) -> Outcome:
-        self.queues = [simpy.Store(self.env) for _ in range(self.arch.dram.channels)]
+        channels = range(self.arch.dram.channels)
+        self.queues = [simpy.Store(self.env) for _ in channels]  # programs to send, by channel
+        self.inboxes = [simpy.Store(self.env) for _ in channels]  # programs that have arrived
         self.asic_queue = simpy.Store(self.env)
-        for c in range(len(self.queues)):
+        for c in channels:
+            self.env.process(self._link(c))
             self.env.process(self._channel(c))
         self.env.process(self._asic())
         self.env.process(self._sequencer(passes, observe))
@@ -412,13 +418,22 @@ class _Events:
             writer[name], readers[name] = done, []
         return job
 
-    def _channel(self, c: int) -> Generator[simpy.Event, Any, None]:
+    def _link(self, c: int) -> Generator[simpy.Event, Any, None]:
+        """Send programs to a channel in order, each when its inputs are there, one behind the other."""
         while True:
             job = yield self.queues[c].get()
             yield job.ready
+            self.env.process(self._arrive(c, job))
+
+    def _arrive(self, c: int, job: _Job) -> Generator[simpy.Event, Any, None]:
+        yield self.env.timeout(self.clocks.link_ps)
+        yield self.inboxes[c].put(job)
+
+    def _channel(self, c: int) -> Generator[simpy.Event, Any, None]:
+        while True:
+            job = yield self.inboxes[c].get()
             task: PimTask = job.task
-            # The link is a pipeline: the next program may follow while this one is on its way.
-            start = int(first_edge(int(self.env.now) + self.clocks.link_ps, self.clocks.dram_Hz))
+            start = int(first_edge(int(self.env.now), self.clocks.dram_Hz))
             over = self.device.issue(c, task.programs[c], task.base_bank, job.base_row, start)
             job.over, job.left = max(job.over, int(over)), job.left - 1
             if job.left == 0:
@@ -427,7 +442,7 @@ class _Events:
     def _answer(self, job: _Job) -> Generator[simpy.Event, Any, None]:
         """Bring the last result back over the link."""
         over = int(edge_ps(job.over, self.clocks.dram_Hz)) + self.clocks.link_ps
-        yield self.env.timeout(over - self.env.now)
+        yield self.env.timeout(max(0, over - self.env.now))
         job.end = int(self.env.now)
         job.done.succeed()
 

@@ -53,7 +53,7 @@ class NaiveChannel:
 
     def issue(self, program: Program | None, base_bank: int, base_row: int, start: int) -> int:
         """Issue a program from clock `start` on; return the clock at which its last data is over."""
-        end = self.cursor = max(start, self.last)
+        end, self.cursor = start, max(start, self.last)
         if program is None:
             while self.interval and self.due <= start:
                 self._refresh(held_up=False)
@@ -66,7 +66,7 @@ class NaiveChannel:
                 t = self.earliest(command, bank, max(start, self.last + 1))
             self._put(t, (command, bank, row, column, buffer))
             end = max(end, t + self.duration[command])
-        self.tail += end - self.cursor
+        self.tail += max(0, end - self.cursor)
         return end
 
     def earliest(self, command: str, bank: int, floor: int) -> int:
