@@ -132,7 +132,8 @@ def run(
 def trace(setup: Setup, first: int, stop: int) -> CommandTrace:
     """Return the commands issued for the passes first .. stop - 1, with their clocks; the run starts at pass 0.
 
-    Raises InputError for an empty or impossible range.
+    Without barrier passes overlap in time: a window that begins after pass 0 then lacks what the pass before it still
+    issues. Raises InputError for an empty or impossible range.
     """
     from pimloom.sim.engine import run_logged
     from pimloom.traces.io import from_log, merge

@@ -209,7 +209,10 @@ def run_logged(arch: Arch, passes: Callable[[], Iterable[Pass]], first: int, sto
     counting.run(until_stop(), lambda item, times: None)
     logging = _Fast(arch, _clocks(arch), window, int(counting.logged.max()) + 1)
     logging.run(until_stop(), lambda item, times: None)
-    return logging.logs
+    # Refreshes of a channel that idled before the window are issued with its first program: they are no part of it.
+    refresh = int(logging.device.tables.refresh[2])
+    begin = min(int(log[log[:, 1] != refresh, 0].min(initial=1 << 62)) for log in logging.logs)
+    return [log[log[:, 0] >= begin] for log in logging.logs]
 
 
 def _clocks(arch: Arch) -> Clocks:
