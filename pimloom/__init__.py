@@ -10,9 +10,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pimloom.arch.document import InputError
     from pimloom.arch.machine import load_arch
+    from pimloom.proof import validate
     from pimloom.reports.result import Result, load
     from pimloom.run import simulate
-    from pimloom.proof import validate
     from pimloom.workloads.model import load_model
 
 _HOME = {

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Protocol
 
 import typer
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from pimloom.arch.document import Document
     from pimloom.arch.dram import Dram
-    from pimloom.run import Progress
 
 FAILED, BAD_INPUT, MISMATCH = 1, 2, 3
 PATIENCE_s = 1.0
@@ -43,6 +42,14 @@ CLASSES = {
     "published": ("pimloom.reproduce", "Published"),
 }
 """Kind of a description -> where its class is."""
+
+
+class Tell(Protocol):
+    """Takes how many steps are done, of how many, and what is going on if that changes."""
+
+    def __call__(self, done: int, total: int, now: str = ...) -> None:
+        """Show it."""
+
 
 app = typer.Typer(
     help="Cycle-accurate, functionally proven simulation of language models in processing-in-memory.",
@@ -63,6 +70,13 @@ ModelName = Annotated[
     ),
 ]
 ArchName = Annotated[str, typer.Argument(metavar="ARCH", help="Shipped name or YAML of a machine.")]
+Prompt = Annotated[int, typer.Option(help="Tokens given.")]
+Generate = Annotated[int, typer.Option(help="New tokens.")]
+Batch = Annotated[int, typer.Option(help="Sequences side by side.")]
+Embedding = Annotated[
+    bool, typer.Option("--embedding/--no-embedding", help="With the look-up of token and position.")
+]
+Head = Annotated[bool, typer.Option("--head/--no-head", help="With the LM head.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -131,40 +145,53 @@ def _options(
 def simulate(
     model: ModelName,
     arch: ArchName,
-    prompt: Annotated[int, typer.Option(help="Tokens given.")] = 1,
-    generate: Annotated[int, typer.Option(help="New tokens.")] = 128,
-    batch: Annotated[int, typer.Option(help="Sequences side by side.")] = 1,
+    prompt: Prompt = 1,
+    generate: Generate = 128,
+    batch: Batch = 1,
     engine: Annotated[
         Literal["fast", "naive", "events"],
         typer.Option(help="fast; naive: plain Python, every command one by one; events: SimPy processes."),
     ] = "fast",
-    embedding: Annotated[
-        bool, typer.Option("--embedding/--no-embedding", help="With the look-up of token and position.")
-    ] = True,
-    head: Annotated[bool, typer.Option("--head/--no-head", help="With the LM head.")] = True,
+    embedding: Embedding = True,
+    head: Head = True,
     override: Overrides = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder for tables, figures, timeline and resolved descriptions."),
+        typer.Option(
+            metavar="DIR",
+            help="Folder for tables, figures, resolved descriptions and the timeline.",
+        ),
+    ] = None,
+    timeline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A:B", help="The timeline shows the passes A to B - 1.", show_default="the last pass"
+        ),
     ] = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")] = False,
 ) -> None:
     """Time and energy of a model on a machine, token by token."""
     started = time.perf_counter()
+    shown = None if timeline is None else _range("--timeline", timeline)
     if out is not None:
         _check_folder(out)
+    from pimloom.arch.tree import InputError
     from pimloom.run import prepare, run
 
     setup = prepare(
         model, arch, prompt=prompt, generate=generate, batch=batch, embedding=embedding, head=head,
         overrides=override or (),
     )  # fmt: skip
+    if shown and not shown[0] < shown[1] <= setup.workload.passes:
+        raise InputError(
+            f"--timeline {timeline}: should be a part, not empty, of the run's passes 0:{setup.workload.passes}"
+        )
     if engine != "naive" and not quiet:
         _announce_compilation()
     with _progress(f"{setup.model.name} on {setup.arch.name}", quiet) as progress:
         result = run(setup, engine, progress, started)
-    written = [] if out is None else _files(result.save(out))
+    written = [] if out is None else _files(result.save(out, timeline=shown))
     if json:
         typer.echo(result.json(), nl=False)
         return
@@ -233,8 +260,11 @@ def trace(
         Path,
         typer.Option(metavar="FILE", help="Ends in .csv, .csv.gz or .parquet."),
     ],
-    prompt: Annotated[int, typer.Option(help="Tokens given.")] = 1,
-    generate: Annotated[int, typer.Option(help="New tokens.")] = 128,
+    prompt: Prompt = 1,
+    generate: Generate = 128,
+    batch: Batch = 1,
+    embedding: Embedding = True,
+    head: Head = True,
     override: Overrides = None,
 ) -> None:
     """Write every command issued in some passes, with its cycle and address."""
@@ -243,12 +273,15 @@ def trace(
     from pimloom.run import trace as record
     from pimloom.traces import io
 
-    first, stop = _range(tokens)
+    first, stop = _range("--tokens", tokens)
     _check_folder(out.parent)
     if out.is_dir():
         raise InputError(f"{out}: is a folder, not a file")
     io.form_of(out)
-    setup = prepare(model, arch, prompt=prompt, generate=generate, overrides=override or ())
+    setup = prepare(
+        model, arch, prompt=prompt, generate=generate, batch=batch, embedding=embedding, head=head,
+        overrides=override or (),
+    )  # fmt: skip
     _announce_compilation()
     with _busy(f"{setup.model.name} on {setup.arch.name}: passes {first} to {stop - 1}"):
         commands = record(setup, first, stop)
@@ -306,7 +339,7 @@ def check_trace(
 
     described, document = _load(memory, override, ("arch", "dram"))
     dram: Dram = described.dram if document.kind == "arch" else described
-    symbols = dram.symbols({"nMAC": described.nMAC} if isinstance(described, Arch) else {})
+    symbols = described.symbols if isinstance(described, Arch) else dram.symbols({})
     found = io.read(commands, dram)
     with _busy(f"checking {len(found)} commands"):
         violations = rules.check(dram, symbols, found, partial)
@@ -378,6 +411,37 @@ def show(
         typer.echo(document.text(), nl=False)
 
 
+@app.command(epilog="Example: pimloom explain row_hit_rate")
+def explain(
+    key: Annotated[
+        str | None,
+        typer.Argument(metavar="[KEY]", help="A key of the result, or one that others stand under."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what the keys of a result (--json, result.json) mean, and in which units they are."""
+    from fnmatch import fnmatchcase
+
+    from pimloom.arch.tree import InputError, did_you_mean
+    from pimloom.reports.definitions import definitions
+
+    known = definitions()
+    found = {
+        name: meaning
+        for name, meaning in known.items()
+        if key is None or name == key or name.startswith(f"{key}.")
+    }
+    if key is not None and not found:
+        found = {name: meaning for name, meaning in known.items() if fnmatchcase(key, name)}
+    if not found:
+        raise InputError(f"a result has no key {key!r}{did_you_mean(str(key), list(known))}")
+    if json:
+        _print_json({name: meaning._asdict() for name, meaning in found.items()})
+        return
+    for name, (unit, text) in found.items():
+        typer.echo(f"{name}{f' ({unit})' if unit else ''}: {text}")
+
+
 @app.command(epilog="Example: pimloom diff out/before out/after")
 def diff(
     left: Annotated[str, typer.Argument(metavar="A", help="Folder of a result, machine, memory or model.")],
@@ -412,14 +476,21 @@ def reproduce(
 ) -> None:
     """Run a machine as published; print the published figures beside ours, the difference and the reason."""
     from pimloom.arch.document import InputError
-    from pimloom.reproduce import difference, markdown, spread
+    from pimloom.reproduce import PAPERS, Published, difference, markdown, spread
     from pimloom.reproduce import reproduce as compare
 
     if write_docs is not None and not write_docs.is_dir():
         raise InputError(f"{write_docs}: is not a folder")
     _announce_compilation()
-    with _busy(f"{paper}: 8 models, 3 runs each"):
-        findings, runs = compare(paper)
+    published: Published = _load(PAPERS[paper], kinds=("published",))[0]
+    models = list(published.models)
+    with _progress(paper) as progress:
+
+        def tell(model: str) -> None:
+            if progress:
+                progress(models.index(model), len(models), f"{paper}: {model}, 3 runs")
+
+        findings, runs = compare(paper, tell)
     if write_docs is not None:
         (write_docs / "validation.md").write_text(
             "\n".join(markdown(paper, findings, runs)) + "\n", encoding="utf-8"
@@ -521,12 +592,12 @@ def _memory(dram: Dram) -> str:
 # --- words in, words out ------------------------------------------------------------------------------------
 
 
-def _range(text: str) -> tuple[int, int]:
+def _range(option: str, text: str) -> tuple[int, int]:
     from pimloom.arch.tree import InputError
 
     numbers = re.fullmatch("([0-9]{1,9}):([0-9]{1,9})", text)
     if not numbers:
-        raise InputError(f"--tokens {text}: should be the first pass and the one to stop before, such as 0:2")
+        raise InputError(f"{option} {text}: should be the first pass and the one to stop before, such as 0:2")
     return int(numbers[1]), int(numbers[2])
 
 
@@ -569,7 +640,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _progress(title: str, quiet: bool = False) -> Iterator[Progress | None]:
+def _progress(title: str, quiet: bool = False) -> Iterator[Tell | None]:
     """Give what takes the progress; on a terminal a bar shows it and the time left, if it takes long."""
     if quiet or not sys.stderr.isatty():
         yield None
@@ -577,13 +648,19 @@ def _progress(title: str, quiet: bool = False) -> Iterator[Progress | None]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Titles hold names from outside, which may look like markup.
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task(title, total=None)
     begin = time.monotonic()
 
-    def tell(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total)
+    def tell(done: int, total: int, now: str = title) -> None:
+        bar.update(task, completed=done, total=total, description=now)
         if not bar.live.is_started and time.monotonic() - begin > PATIENCE_s:
             bar.start()
 
@@ -600,8 +677,9 @@ def _busy(text: str) -> Iterator[None]:
         yield
         return
     from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status(text):
+    with Console(stderr=True).status(Text(text)):
         yield
 
 

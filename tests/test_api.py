@@ -1,5 +1,6 @@
 """The Python interface: `import pimloom as pl`, and the example script."""
 
+import ast
 import importlib.util
 import subprocess
 import sys
@@ -21,7 +22,7 @@ def result() -> pl.Result:
 def test_import_is_light() -> None:
     code = "import sys; before = set(sys.modules); import pimloom; print(sorted(sys.modules.keys() - before))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    loaded = {name.split(".")[0] for name in eval(done.stdout)}
+    loaded = {name.split(".")[0] for name in ast.literal_eval(done.stdout)}
     assert loaded.isdisjoint({"numpy", "numba", "pydantic", "yaml", "pandas", "matplotlib", "typer", "rich"})
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,6 +147,14 @@ def test_simulate_prints_tables_and_files(result: tuple[Run, Path]) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["out"]
 
 
+def test_timeline_shows_the_passes_asked_for(tmp_path: Path) -> None:
+    for words, shown in (((), [1]), (("--timeline", "0:2"), [0, 1])):
+        done = run("simulate", *TINY_RUN, "--engine", "naive", "--out", str(tmp_path), *words)
+        assert done.code == 0
+        told = json.loads((tmp_path / "timeline.json").read_text(encoding="utf-8"))["otherData"]
+        assert (told["positions_shown"], told["passes_of_the_run"]) == (shown, 2)
+
+
 def test_json_is_one_object_and_the_same_in_another_process(result: tuple[Run, Path]) -> None:
     _, folder = result  # the kernels are compiled now
     first, second = process(*SMALL_RUN, "--json"), process(*SMALL_RUN, "--json")
@@ -173,6 +182,23 @@ def test_engines_agree() -> None:
         assert summary == runs[0]
 
 
+def test_a_name_that_looks_like_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "x[" / "b]"
+    folder.mkdir(parents=True)
+    shutil.copy(f"{TINY}/config.json", folder)
+    monkeypatch.setattr(cli, "PATIENCE_s", 0.0)
+    mine = tmp_path / "mine.yaml"
+    resolved = run("show", "pim-gpt").out.replace("\nname: pim-gpt\n", "\nname: '[/red] [b]'\n")
+    mine.write_text(resolved, encoding="utf-8")
+    words = (str(folder), str(mine), "--generate", "1")
+    done = run("simulate", *words, "--engine", "naive", err=Terminal())
+    assert done.code == 0
+    assert "b] on [/red] [b]" in done.out
+    assert "b] on [/red] [b]" in done.err
+    done = run("trace", *words, "--tokens", "0:1", "--out", str(tmp_path / "t.csv"), err=Terminal())
+    assert done.code == 0
+
+
 def test_options_reach_the_run() -> None:
     words = (*TINY_RUN, "--prompt", "3", "--batch", "2", "--no-embedding", "--no-head", "--json")
     done = run("simulate", *words, "-o", "workload.generate=4", "-o", "asic.clock_Hz=1e8")
@@ -196,8 +222,7 @@ def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch, quiet: bool)
 
 
 def test_first_run_says_that_it_compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    numba = pytest.importorskip("numba")
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # where the kernels lie was settled at their import
     assert "compiling kernels" in run("simulate", *TINY_RUN, "--json").err
     assert run("simulate", *TINY_RUN, "--json", "--quiet").err == ""
 
@@ -252,6 +277,28 @@ def test_trace_obeys_the_rules(tmp_path: Path, form: str, tokens: str) -> None:
     assert run("check-trace", "pim-gpt", str(path)) == Run(
         0, f"{path}: {count} commands checked against gddr6_pim_gpt: 0 violations\n", ""
     )
+
+
+def test_trace_takes_the_options_of_a_run(tmp_path: Path) -> None:
+    """The commands of a whole run are those that `simulate` counts."""
+    options = (
+        TINY,
+        "pim-gpt",
+        "--prompt",
+        "2",
+        "--generate",
+        "1",
+        "--batch",
+        "2",
+        "--no-embedding",
+        "--no-head",
+    )
+    counts = json.loads(run("simulate", *options, "--json").out)["commands"]
+    path = tmp_path / "t.csv"
+    assert run("trace", *options, "--tokens", "0:2", "--out", str(path)).code == 0
+    issued = [line.split(",")[1] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    assert {name: issued.count(name) for name in counts} == counts
+    assert run("check-trace", "pim-gpt", str(path)).code == 0
 
 
 def test_trace_against_a_memory_and_a_file(trace: Path, tmp_path: Path) -> None:
@@ -339,6 +386,38 @@ def test_show_prints_what_loads_again(tmp_path: Path) -> None:
     assert run("show", str(mine)).out == mine.read_text(encoding="utf-8")
 
 
+def test_explain() -> None:
+    everything = run("explain").out.splitlines()
+    assert "total_time_ns (ns): end of the last pass" in "\n".join(everything)
+    assert run("explain", "row_hit_rate").out.startswith("row_hit_rate: 1 - bank activations")
+    below = run("explain", "energy_pJ").out.splitlines()
+    assert 10 < len(below) < len(everything)
+    assert all(line.startswith("energy_pJ.") and " (pJ): " in line for line in below)
+    assert run("explain", "commands.MAC_AB").out.startswith("commands.*: commands issued by type")
+    found = json.loads(run("explain", "tpot_ns", "--json").out)
+    assert found["tpot_ns"]["unit"] == "ns"
+    assert run("explain", "--json").code == 0
+    done = run("explain", "total_time")
+    assert (done.code, done.out) == (2, "")
+    assert "no key 'total_time' (did you mean 'total_time_ns'?)" in done.err
+
+
+def test_reproduce_shows_which_model_is_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compare(paper: str, progress: Callable[[str], None]) -> tuple[list[object], None]:
+        progress("gpt2-medium")
+        progress("gpt3-xl")
+        return [], None
+
+    monkeypatch.setattr("pimloom.reproduce.reproduce", compare)
+    monkeypatch.setattr(cli, "PATIENCE_s", 0.0)
+    monkeypatch.setattr(cli, "_announce_compilation", lambda: None)
+    terminal = Terminal()
+    done = run("reproduce", "pim-gpt", err=terminal)
+    assert (done.code, done.out) == (0, "")
+    assert "gpt3-xl" in terminal.getvalue()
+    assert "7/8" in terminal.getvalue()
+
+
 def test_show_schema_and_sources() -> None:
     schema = json.loads(run("show", "gpt2-small", "--schema").out)
     assert "layers" in schema["properties"]
@@ -380,6 +459,8 @@ SMALL = ("simulate", "gpt2-small", "pim-gpt")
         ((*SMALL, "-o", "dram.timing.nRCDD=3"), "there is no 'nRCDD' to override (did you mean"),
         ((*SMALL, "-o", "dram.channels"), "an override is written key=value"),
         ((*SMALL, "-o", "link.latency_ns=-1"), "link.latency_ns: should be greater than or equal to 0"),
+        (("simulate", *TINY_RUN, "--timeline", "1:3"), "--timeline 1:3: should be a part, not empty, of the run's"),
+        (("simulate", *TINY_RUN, "--timeline", "0"), "--timeline 0: should be the first pass"),
         (("trace", *TINY_RUN, "--tokens", "1:5", "--out", "t.csv"), "--tokens 1:5: should be a part"),
         (("trace", *TINY_RUN, "--tokens", "1:1", "--out", "t.csv"), "--tokens 1:1: should be a part"),
         (("trace", *TINY_RUN, "--tokens", "all", "--out", "t.csv"), "--tokens all: should be the first pass"),

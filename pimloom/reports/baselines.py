@@ -8,11 +8,11 @@ import csv
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -42,11 +42,14 @@ class Shape(Strict):
 
 
 class Measured(Description):
-    """The provenance of a table of measured decode steps."""
+    """The provenance of the tables of measured decode steps and prompts."""
 
     kind: Literal["measured"]
     processor: str
     table: str
+    """Decode steps, LM head included."""
+    prompt_table: str
+    """Whole prompts in one pass, without LM head."""
     modes: dict[str, str]
     """How the kernels were started, and what that stands for."""
     shapes: dict[str, Shape]
@@ -80,15 +83,23 @@ class Processors(Description):
     processors: dict[str, Processor]
 
 
+class Point(NamedTuple):
+    """One measurement: tokens attended to, or tokens of the prompt; how long; the whole board's power."""
+
+    tokens: int
+    time_ns: float
+    power_W: float
+
+
 @dataclass(frozen=True)
 class Step:
-    """One decode step of a batch, interpolated between measured contexts."""
+    """One pass of a batch, interpolated between measured contexts, or prompts."""
 
     time_ns: float
     power_W: float
     """The whole board's."""
     is_clamped: bool
-    """The context lies outside the measured ones, and the nearest of them stands for it."""
+    """The context, or the prompt, lies outside the measured ones, and the nearest of them stands for it."""
 
 
 @dataclass(frozen=True)
@@ -116,14 +127,41 @@ def processors() -> dict[str, Processor]:
 
 
 @cache
-def _points() -> dict[tuple[str, str, int], list[tuple[int, float, float]]]:
-    """(model, mode, batch) → ascending (context, time_ns, power_W)."""
+def _points() -> dict[tuple[str, str, int], list[Point]]:
+    """(model, mode, batch) → decode steps by the context they attend to."""
     points = defaultdict(list)
-    with (_FOLDER / measured().table).open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            point = int(row["context"]), float(row["ms_per_step"]) * _NS_PER_MS, float(row["watts"])
-            points[row["model"], row["mode"], int(row["batch"])].append(point)
+    for row in _rows(measured().table):
+        point = Point(int(row["context"]), float(row["ms_per_step"]) * _NS_PER_MS, float(row["watts"]))
+        points[row["model"], row["mode"], int(row["batch"])].append(point)
     return {key: sorted(values) for key, values in points.items()}
+
+
+@cache
+def _prompts() -> dict[tuple[str, int], list[Point]]:
+    """(model, batch) → prompts by their tokens."""
+    points = defaultdict(list)
+    for row in _rows(measured().prompt_table):
+        point = Point(int(row["tokens"]), float(row["ms"]) * _NS_PER_MS, float(row["watts"]))
+        points[row["model"], int(row["batch"])].append(point)
+    return {key: sorted(values) for key, values in points.items()}
+
+
+def _rows(table: str) -> Iterator[dict[str, str]]:
+    with (_FOLDER / table).open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def _between(points: list[Point], tokens: int) -> Step:
+    """Time and power at `tokens`, each linear between ascending points, and the nearest point's outside."""
+    right = bisect_left(points, tokens, key=lambda point: point.tokens)
+    if right == len(points) or (right == 0 and points[0].tokens != tokens):
+        _, time_ns, power_W = points[min(right, len(points) - 1)]
+        return Step(time_ns, power_W, is_clamped=True)
+    left = max(right - 1, 0)
+    (start, *low), (end, *high) = points[left], points[right]
+    share = (tokens - start) / (end - start) if right else 0.0
+    time_ns, power_W = (a + share * (b - a) for a, b in zip(low, high, strict=True))
+    return Step(time_ns, power_W, is_clamped=False)
 
 
 def measured_step(model_name: str, mode: str, context: int, batch: int = 1) -> Step:
@@ -135,15 +173,7 @@ def measured_step(model_name: str, mode: str, context: int, batch: int = 1) -> S
     if points is None:
         known = ", ".join(f"{name} {how} batch {size}" for name, how, size in _points())
         raise InputError(f"{model_name} {mode} batch {batch} was not measured; measured: {known}")
-    right = bisect_left(points, context, key=lambda point: point[0])
-    if right == len(points) or (right == 0 and points[0][0] != context):
-        _, time_ns, power_W = points[min(right, len(points) - 1)]
-        return Step(time_ns, power_W, is_clamped=True)
-    left = max(right - 1, 0)
-    (start, *low), (end, *high) = points[left], points[right]
-    share = (context - start) / (end - start) if right else 0.0
-    time_ns, power_W = (a + share * (b - a) for a, b in zip(low, high, strict=True))
-    return Step(time_ns, power_W, is_clamped=False)
+    return _between(points, context)
 
 
 def roofline_time_per_token_ns(
@@ -191,9 +221,15 @@ def _pass_ns(processor: Processor, model: Model, workload: Workload, tokens: int
 
 
 def compare(model: Model, workload: Workload) -> list[Baseline]:
-    """The same work on every processor that is known: first what was measured, then the rooflines."""
+    """The same work on every processor that is known: first what was measured, then the rooflines.
+
+    All measurements hold the LM head, so a run without it has rooflines only.
+    """
     found = list(_measured_runs(model, workload))
     note = "" if found else f"{model.name} with a batch of {workload.batch} was not measured on any GPU; "
+    if found and not workload.head:
+        found = []
+        note = f"the {measured().processor} was measured with the LM head, which is left out here; "
     return found + [_roofline_run(p, model, workload, note) for p in processors().values()]
 
 
@@ -203,28 +239,50 @@ def _measured_runs(model: Model, workload: Workload) -> Iterator[Baseline]:
     for mode, meaning in measured().modes.items():
         if name is None or (name, mode, workload.batch) not in _points():
             continue
-        steps = [
-            measured_step(name, mode, c, workload.batch) for c in range(workload.prompt, workload.passes + 1)
-        ]
-        times_ns = [step.time_ns for step in steps]
+        contexts = range(workload.prompt, workload.passes + 1)
+        steps = [measured_step(name, mode, context, workload.batch) for context in contexts]
         notes = [f"{meaning}; board power; LM head included, embedding look-up left out"]
         if name != model.name:
             notes.append(f"measured as {name}, which has the same shape")
         if any(step.is_clamped for step in steps):
-            contexts = [context for context, *_ in _points()[name, mode, workload.batch]]
-            notes.append(f"contexts outside {contexts[0]} to {contexts[-1]} take the nearest measured one")
+            known = [point.tokens for point in _points()[name, mode, workload.batch]]
+            notes.append(f"contexts outside {known[0]} to {known[-1]} take the nearest measured one")
         if workload.prompt > 1:
-            # Prompts of gpt3-xl were measured apart: 1.71, 3.05 and 10.3 ms for 128, 512 and 2048 tokens, up
-            # to 1.9 times as long as this.
-            bound_ns = _pass_ns(processor, model, workload, workload.prompt, workload.prompt)
-            times_ns[0] = max(times_ns[0], bound_ns)
-            notes.append(
-                "the prompt was not measured: it takes the longer of one measured step and its roofline, "
-                "which flatters the GPU"
-            )
-        energy_nJ = sum(time_ns * step.power_W for time_ns, step in zip(times_ns, steps, strict=True))
-        title = f"{processor.name}, {mode}"
-        yield Baseline(title, "measured", sum(times_ns), energy_nJ * _PJ_PER_NJ, "; ".join(notes))
+            steps[0], note = _prompt(name, processor, model, workload, steps[0])
+            notes.append(note)
+        energy_nJ = sum(step.time_ns * step.power_W for step in steps)
+        title, time_ns = f"{processor.name}, {mode}", sum(step.time_ns for step in steps)
+        yield Baseline(title, "measured", time_ns, energy_nJ * _PJ_PER_NJ, "; ".join(notes))
+
+
+def _prompt(
+    name: str, processor: Processor, model: Model, workload: Workload, step: Step
+) -> tuple[Step, str]:
+    """A whole prompt in one pass with the LM head for its last token, and how that was come by.
+
+    step: what one decode step at its end takes; a prompt never takes less
+    """
+    bound_ns = _pass_ns(processor, model, workload, workload.prompt, workload.prompt)
+    found = _prompts().get((name, workload.batch))
+    if found is None:
+        return replace(step, time_ns=max(step.time_ns, bound_ns)), (
+            "the prompt was not measured: it takes the longer of one measured step and its roofline, which "
+            "flatters the GPU"
+        )
+    # Prompts were measured without the LM head, and as one CUDA graph; a prompt of one token is a decode step.
+    head_ns = model.vocab * model.d_model * processor.value_B / processor.memory_Bps * _NS_PER_S
+    one = measured_step(name, "graph", 1, workload.batch)
+    points = [Point(1, one.time_ns, one.power_W)]
+    points += [point._replace(time_ns=point.time_ns + head_ns) for point in found]
+    prompt = _between(points, workload.prompt)
+    note = (
+        f"the prompt as measured in one pass with {', '.join(str(point.tokens) for point in found)} tokens "
+        "(one CUDA graph, LM head added by its roofline), linear between them and a decode step, never less than a step"
+    )
+    if prompt.is_clamped:
+        prompt = replace(prompt, time_ns=max(prompt.time_ns, bound_ns))
+        note += "; a longer one takes the longer of the longest measured and its roofline"
+    return max(prompt, step, key=lambda s: s.time_ns), note
 
 
 def _measured_as(model: Model) -> str | None:

@@ -46,9 +46,9 @@ bandwidth_pins_Bps.achieved | B/s | bytes over the pins of all channels over the
 bandwidth_pins_Bps.peak | B/s | pins x rate of all channels
 energy_pJ.* | pJ | whole system, by component; null = unknown or not modelled
 energy_pJ.dram_activate | pJ | opening and closing rows, above standby
-energy_pJ.dram_read | pJ | column reads to the pins, above standby, without the pins
-energy_pJ.dram_write | pJ | column writes, above standby, without the pins
-energy_pJ.dram_mac_read | pJ | column reads by the MAC units, above standby
+energy_pJ.dram_read | pJ | column reads to the pins, above standby, one column time (nCCD) each, without the pins
+energy_pJ.dram_write | pJ | column writes, above standby, one column time (nCCD) each, without the pins
+energy_pJ.dram_mac_read | pJ | column reads by the MAC units, above standby, one column time (nCCD) each
 energy_pJ.dram_refresh | pJ | refreshes, above standby with all banks closed
 energy_pJ.dram_standby | pJ | standby of all channels over the total time, refreshes included
 energy_pJ.mac_units | pJ | MAC units while they work
@@ -58,6 +58,9 @@ energy_pJ.asic | pJ | the ASIC at work and idle
 energy_pJ.link | pJ | the way between the ASIC and the pins; not modelled
 energy_pJ.asic_sram | pJ | the ASIC's memory; not modelled
 energy_pJ.total | pJ | sum of the components that are known
+energy_by_operator_pJ.* | pJ | energy_pJ.total by operator class: the commands of its programs, and the ASIC
+    while it works for it; standby, refreshes (with their precharges and re-openings) and the idle ASIC are
+    dealt out by latency_share
 energy_left_out | - | list of what energy_pJ.total does not hold
 energy_rows.*.component | - | component of energy_pJ that the product belongs to
 energy_rows.*.item | - | the event or state
@@ -77,7 +80,8 @@ command_time_share.row_switching | - | waiting for activates and precharges, tho
 command_time_share.transfer_in | - | waiting for writes of the input buffer
 command_time_share.transfer_out | - | waiting for reads of MAC results
 command_time_share.cache_and_table_access | - | waiting for plain reads and writes: caches, tables, parameters
-command_time_share.refresh | - | held up by refreshes, from the precharge before them to the end of nRFC; hidden ones do not count
+command_time_share.refresh | - | held up by refreshes, from the precharge before them to the end of nRFC; hidden
+    ones do not count
 command_time_share.data_tail | - | from a program's last command to the end of its data
 command_time_share.waiting | - | no program: the ASIC, the link or another channel is at work
 refresh_time_share | - | share of all channels' time in refresh: refreshes x nRFC, hidden or not
@@ -102,8 +106,10 @@ memory.rows_total | - | rows of a bank
 memory.wasted_B | B | bytes of the rows taken that no tensor element has, all channels
 simulator.engine | - | fast, events or naive
 simulator.wall_s | s | time that the simulation took
-simulator.commands_simulated | - | commands worked out one by one, for all channels that share them
-simulator.commands_skipped | - | commands that exact fast-forward did not have to work out
+simulator.commands_simulated | - | steps of the kernel: one command, or one run of equal commands at an even
+    distance, for all channels that go alike
+simulator.commands_skipped | - | commands issued less those steps: what runs, exact fast-forward over loops
+    and channels that go alike save
 simulator.host | - | name of the computer
 simulator.python | - | version of Python
 simulator.numba | - | version of Numba

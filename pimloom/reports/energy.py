@@ -6,17 +6,22 @@ system, all channels and the ASIC. Nothing is simulated again: counts and times 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from pimloom.arch.clock import PS_PER_S, first_edge_at_or_after
 from pimloom.arch.machine import Arch
-from pimloom.sim.channel import EXTRA_ANY_OPEN, EXTRA_BANK_OPEN, I8
+from pimloom.sim.channel import EXTRA_ANY_OPEN, EXTRA_BANK_OPEN, EXTRAS, I8
 
 Unit = Literal["pJ", "pJ/bit", "mW"]
 
 NOT_MODELLED = ("link", "asic_sram")
 """Components without a model: unknown, which is not 0."""
+WITHOUT_WORK = (("dram_refresh", None), ("dram_standby", None), ("asic", "idle"))
+"""(component, item; None = all): what is drawn because time passes, whatever the operators do."""
 
 
 class EnergyRow(NamedTuple):
@@ -83,12 +88,13 @@ def core_energies(arch: Arch) -> CoreEnergies:
     DRAMPower 5 (commit d8b980ab, DDR4 core), with two choices of our own. A precharge lasts nRC - nRAS, so
     one bank opened and closed every nRC draws IDD0 on average also where nRC is above nRAS + nRP. A refresh
     counts against IDD2N, as its time is booked as standby with all banks closed: together they draw IDD5B.
-    A read or write lasts one column time, the longer of the pins' and the array's.
+    A read or write lasts the array's column time: IDD4R and IDD4W are the gapless currents at the rated speed,
+    and slower pins do not make the array work longer. (A MAC's read never sees the pins at all.)
     """
     dram, n = arch.dram, arch.dram.timing
     i, V = dram.currents, dram.currents.VDD_V
     tCK_ns = 1e9 / dram.clock_Hz
-    column_ns = max(dram.nBL, n.get("nCCD", 1)) * tCK_ns
+    column_ns = n.get("nCCD", 1) * tCK_ns
     rho, banks = arch.energy.standby_shared_fraction, dram.banks
 
     def product(current_mA: float | None, floor_mA: float | None, time_ns: float | None) -> float | None:
@@ -115,6 +121,11 @@ def core_energies(arch: Arch) -> CoreEnergies:
         shared_mW=product(shared_mA, 0.0, 1.0),
         open_mW=product(one_open_mA, shared_mA, 1.0),
     )
+
+
+def channel_clocks(arch: Arch, time_ps: int) -> int:
+    """Return the clocks of all channels until `time_ps`."""
+    return arch.dram.channels * first_edge_at_or_after(time_ps, arch.dram.clock_Hz)
 
 
 def energy(arch: Arch, totals: I8, time_ps: int, asic_busy_ps: int) -> EnergyTable:
@@ -153,9 +164,9 @@ def energy(arch: Arch, totals: I8, time_ps: int, asic_busy_ps: int) -> EnergyTab
     add("dram_mac_read", "column read by all MAC units of a channel", macs, "MAC commands", mac_read_pJ)
     add("dram_refresh", "refresh above standby", issues("refresh"), "refreshes", core.refresh_pJ)
 
-    channel_clocks = dram.channels * first_edge_at_or_after(time_ps, dram.clock_Hz)
+    clocks = channel_clocks(arch, time_ps)
     any_open, bank_open = extras[EXTRA_ANY_OPEN], extras[EXTRA_BANK_OPEN]
-    closed_ns = (channel_clocks - any_open) * tCK_ns
+    closed_ns = (clocks - any_open) * tCK_ns
     add("dram_standby", "all banks closed", closed_ns, "channel-ns", core.closed_mW, "mW")
     add("dram_standby", "any bank open, shared", any_open * tCK_ns, "channel-ns", core.shared_mW, "mW")
     add("dram_standby", "each open bank", bank_open * tCK_ns, "bank-ns", core.open_mW, "mW")
@@ -173,3 +184,31 @@ def energy(arch: Arch, totals: I8, time_ps: int, asic_busy_ps: int) -> EnergyTab
     add("asic", "at work", asic_busy_ps * ns_per_ps, "ns", asic.active_power_W * 1e3, "mW")
     add("asic", "idle", (time_ps - asic_busy_ps) * ns_per_ps, "ns", idle_mW, "mW")
     return EnergyTable(tuple(rows))
+
+
+class Work(NamedTuple):
+    """What an operator class had done: commands i8[command] of its programs, all channels; the ASIC's time."""
+
+    commands: I8
+    asic_busy_ps: int
+
+
+def energy_by_class(
+    arch: Arch, works: Mapping[str, Work], time_share: Mapping[str, float], total_pJ: float
+) -> dict[str, float]:
+    """Return the energy (pJ) of every operator class in `time_share`; they add up to `total_pJ`.
+
+    A class pays for the commands of its programs and for the ASIC while it works for it. All the rest (standby,
+    refreshes with their precharges and re-openings, the idle ASIC) goes by the classes' shares of the time,
+    which add up to 1.
+    """
+    direct = dict.fromkeys(time_share, 0.0)
+    for group, work in works.items():
+        totals = np.concatenate([work.commands, np.zeros(len(work.commands) + EXTRAS, np.int64)])[None]
+        direct[group] += sum(
+            row.system_energy_pJ or 0.0
+            for row in energy(arch, totals, 0, work.asic_busy_ps).rows
+            if (row.component, None) not in WITHOUT_WORK and (row.component, row.item) not in WITHOUT_WORK
+        )
+    rest_pJ = total_pJ - sum(direct.values())
+    return {group: pJ + time_share[group] * rest_pJ for group, pJ in direct.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from pimloom.arch.machine import Arch
 from pimloom.mapping.site import Site
+from pimloom.reports.energy import Work
 from pimloom.sim.channel import I8
 from pimloom.sim.record import Record
 from pimloom.traces.program import Program
@@ -18,14 +19,15 @@ from pimloom.workloads.graph import Op
 
 DECODER = ("qkv", "score", "kv_write", "context", "projection", "ffn1", "ffn2")
 """Operator classes of a layer that move values."""
-OUTSIDE = ("embedding", "lm_head")
-"""Operator classes outside the layers that move values."""
 PARAMETERS = "parameters"
 """Operator class of the norm weights and biases that the ASIC reads."""
 
 
-def interface_bytes(arch: Arch, site: Site, record: Record) -> dict[str, Any]:
-    """Return the traffic of a run, all channels: on the bus, as payload, and against a plain processor."""
+def interface_bytes(arch: Arch, site: Site, record: Record, works: Mapping[str, Work]) -> dict[str, Any]:
+    """Return the traffic of a run, all channels: on the bus, as payload, and against a plain processor.
+
+    works: what every operator class had done, from `works_by_class`
+    """
     commands = arch.dram.commands
     issued = record.outcome.totals[:, : len(commands)].sum(0)
     bus = {
@@ -36,7 +38,7 @@ def interface_bytes(arch: Arch, site: Site, record: Record) -> dict[str, Any]:
     ways = {"to_memory": "write", "from_memory": "read"}
     for way, data in ways.items():
         bus[way] = sum(bus[name] for name, command in commands.items() if command.data == data)
-    by_class = _bus_by_class(arch, record)
+    by_class = _bus_by_class(arch, works)
     kinds, element_B = ("sent", "sent_once", "received"), arch.pim.element_B
     payload = {
         group: dict(zip(kinds, (values * element_B).tolist(), strict=True))
@@ -50,27 +52,36 @@ def interface_bytes(arch: Arch, site: Site, record: Record) -> dict[str, Any]:
     }
 
 
-def _bus_by_class(arch: Arch, record: Record) -> dict[str, I8]:
-    """Return operator class -> i8[2]: bytes to and from the memory; a refresh adds none."""
+def works_by_class(arch: Arch, record: Record) -> dict[str, Work]:
+    """Return operator class -> commands of its programs and its ASIC time; what refreshes add is in none."""
+    none = np.zeros(len(arch.dram.commands), np.int64)
+    commands: dict[str, I8] = {}
+    asic_ps: dict[str, int] = {}
+    # Tasks share their tuples of programs, and the record keeps those alive, so an id stays its own.
+    known: dict[int, tuple[Program | None, ...]] = {}
+    done: dict[tuple[str, int], int] = {}
+    for item, times in record.notes.passes:
+        for block, t in zip(item.blocks, times, strict=True):
+            lasted_ps: list[int] = (t.end - t.begin).sum(0).tolist()
+            for task, ps in zip(block.tasks, lasted_ps, strict=True):
+                if isinstance(task, PimTask):
+                    known[id(task.programs)] = task.programs
+                    key = task.group, id(task.programs)
+                    done[key] = done.get(key, 0) + block.repeat
+                else:
+                    asic_ps[task.group] = asic_ps.get(task.group, 0) + ps
+    for (group, number), repeats in done.items():
+        issued = sum((p.counts() for p in known[number] if p is not None), none)
+        commands[group] = commands.get(group, none) + repeats * issued
+    groups = dict.fromkeys((*commands, *asic_ps))
+    return {group: Work(commands.get(group, none), asic_ps.get(group, 0)) for group in groups}
+
+
+def _bus_by_class(arch: Arch, works: Mapping[str, Work]) -> dict[str, I8]:
+    """Return operator class -> i8[2]: bytes to and from the memory, of the classes that use it."""
     data = [command.data for command in arch.dram.commands.values()]
     ways = arch.dram.access_B * np.array([[d == way for d in data] for way in ("write", "read")], np.int64)
-    known: dict[int, I8] = {}
-    sums: dict[str, I8] = {}
-
-    def moved(programs: tuple[Program | None, ...]) -> I8:
-        # Tasks share their tuples of programs, and the record keeps those alive, so an id stays its own.
-        if id(programs) not in known:
-            counts = sum((p.counts() for p in programs if p is not None), np.zeros(len(data), np.int64))
-            known[id(programs)] = ways @ counts
-        return known[id(programs)]
-
-    for item, _ in record.notes.passes:
-        for block in item.blocks:
-            for task in block.tasks:
-                if isinstance(task, PimTask):
-                    sums.setdefault(task.group, np.zeros(2, np.int64))
-                    sums[task.group] += moved(task.programs) * block.repeat
-    return sums
+    return {group: ways @ work.commands for group, work in works.items() if work.commands.any()}
 
 
 def _matrix_values(ops: Iterable[Op]) -> int:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Summary = dict[str, Any]
 
+NAMES = ("latency", "latency_share", "energy_by_operator", "energy_share", "speedup", "energy_ratio")
+"""Every figure: a function here, a method of `Plots`, and two files."""
+SUFFIXES = ("png", "pdf")
 COLUMN_INCH = 3.5
 """Width of a column in the two-column layouts of IEEE and ACM."""
 BAR_INCH = 0.2
@@ -126,6 +129,13 @@ def latency_share(summary: Summary, ax: Axes | None = None) -> Axes:
     return _shares(summary, summary["latency_share"], OPERATOR_KINDS, label, ax)
 
 
+def energy_by_operator(summary: Summary, ax: Axes | None = None) -> Axes:
+    """Draw each operator class's share of the total energy."""
+    total_pJ = summary["energy_pJ"]["total"]
+    shares = {group: pJ / total_pJ for group, pJ in summary["energy_by_operator_pJ"].items()}
+    return _shares(summary, shares, OPERATOR_KINDS, f"share of {joules(total_pJ)} (%)", ax)
+
+
 def energy_share(summary: Summary, ax: Axes | None = None) -> Axes:
     """Draw each component's share of the total energy; what is unknown is named, not drawn."""
     energies, total_pJ = summary["energy_pJ"], summary["energy_pJ"]["total"]
@@ -171,6 +181,10 @@ class Plots:
         """Draw each operator class's share of the total time."""
         return latency_share(self.summary, ax)
 
+    def energy_by_operator(self, ax: Axes | None = None) -> Axes:
+        """Draw each operator class's share of the total energy."""
+        return energy_by_operator(self.summary, ax)
+
     def energy_share(self, ax: Axes | None = None) -> Axes:
         """Draw each component's share of the total energy."""
         return energy_share(self.summary, ax)
@@ -189,13 +203,15 @@ class Plots:
 
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
-        for name in ("latency", "latency_share", "energy_share", "speedup", "energy_ratio"):
+        for name in NAMES:
             with style():
                 figure = Figure(figsize=(COLUMN_INCH, 2.1), layout="constrained")
                 getattr(self, name)(figure.subplots())
                 figure.draw_without_rendering()
                 figure.set_layout_engine("none")  # the layout holds; it is the slow part of saving
-                for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+                for suffix, metadata in zip(
+                    SUFFIXES, ({"Software": None}, {"CreationDate": None}), strict=True
+                ):
                     paths.append(folder / f"{name}.{suffix}")
                     figure.savefig(paths[-1], metadata=metadata)
         return paths

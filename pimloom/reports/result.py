@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
@@ -20,11 +21,12 @@ import numpy as np
 from pimloom import __version__
 from pimloom.arch.document import Document, InputError
 from pimloom.arch.machine import Arch, load_arch
+from pimloom.arch.tree import Findings, read_file
 from pimloom.mapping.site import Site
 from pimloom.reports import baselines
 from pimloom.reports.energy import EnergyTable, energy
 from pimloom.reports.ops import ops_table
-from pimloom.reports.plots import Plots
+from pimloom.reports.plots import NAMES, SUFFIXES, Plots
 from pimloom.reports.summary import simulator_block, summary
 from pimloom.reports.tables import headline
 from pimloom.reports.timeline import timeline
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
 
 RESULT, OPS, CONFIG, MODEL = "result.json", "ops.parquet", "config.resolved.yaml", "model.resolved.yaml"
 COUNTS, TIMELINE, PROVENANCE, FIGURES = "counts.json", "timeline.json", "provenance.json", "figures"
+FILES = (
+    *(RESULT, OPS, CONFIG, MODEL, COUNTS, TIMELINE, PROVENANCE),
+    *(f"{FIGURES}/{name}.{suffix}" for name in NAMES for suffix in SUFFIXES),
+)
+"""All that `Result.save` may write; of an older result nothing of it stays behind."""
 
 
 @dataclass(frozen=True)
@@ -146,28 +153,36 @@ class Result:
         """Return the summary as JSON text, the same for the same run but for `simulator`."""
         return _json(self.summary)
 
-    def save(self, folder: str | os.PathLike[str], figures: bool = True) -> Path:
+    def save(
+        self, folder: str | os.PathLike[str], figures: bool = True, timeline: tuple[int, int] | None = None
+    ) -> Path:
         """Write the result's files into a folder, which is made if need be, and return its path.
 
+        timeline: the passes first .. stop - 1 that `timeline.json` shows; None = the last one
         Everything is written elsewhere first and then renamed; `result.json` comes last, so a folder that has
-        one is complete. Raises InputError if the path is a file or cannot be written, or if this result was
-        itself loaded.
+        one is complete. Nothing of an older result stays behind; other files do. Raises InputError if the path
+        is a file or cannot be written, or if this result was itself loaded.
         """
         target = Path(folder)
         if self.record is None:
             raise InputError(f"{target}: this result was loaded from {self.folder}; copy that folder")
         if target.exists() and not target.is_dir():
             raise InputError(f"{target}: is a file, not a folder")
+        is_new = not target.exists()
         try:
             target.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".partial-", dir=target) as staged:
-                self._write(Path(staged), self.record, figures)
+                self._write(Path(staged), self.record, figures, timeline)
                 _move(Path(staged), target)
         except OSError as error:
             raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
+        finally:
+            if is_new:
+                with suppress(OSError):  # succeeds only where nothing was written: after an interrupt
+                    target.rmdir()
         return target
 
-    def _write(self, folder: Path, record: Record, figures: bool) -> None:
+    def _write(self, folder: Path, record: Record, figures: bool, passes: tuple[int, int] | None) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -177,7 +192,7 @@ class Result:
             MODEL: self.documents["model"].text(),
             COUNTS: _json(_counts_as_json(self.arch, self.counts)),
             PROVENANCE: _json(_provenance()),
-            TIMELINE: json.dumps(timeline(self.arch, record.notes), separators=(",", ":")),
+            TIMELINE: json.dumps(timeline(self.arch, record.notes, *(passes or ())), separators=(",", ":")),
         }
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
@@ -210,10 +225,24 @@ def load(folder: str | os.PathLike[str]) -> Result:
         raise InputError(f"{path}: holds no result: {error.strerror}: {error.filename}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: holds no result that this version reads: {error}") from error
+    for name in (CONFIG, MODEL):
+        _refuse_extends(path / name)
     arch, arch_document = load_arch(str(path / CONFIG))
     model, model_document = load_model(str(path / MODEL))
     documents = {"arch": arch_document, "model": model_document}
     return Result(told, model, arch, workload, documents, counts, folder=path)
+
+
+def _refuse_extends(path: Path) -> None:
+    """Raise InputError if a resolved description extends another: a result's folder reads no file outside."""
+    findings = Findings()
+    root = read_file(path, findings)
+    findings.raise_if_any()
+    for keys, node in root.walk():
+        if keys in ((), ("dram",)) and isinstance(node.value, dict) and "extends" in node.value:
+            place = node.value["extends"].key_place
+            findings.add(place, (*keys, "extends"), "a resolved description extends nothing")
+    findings.raise_if_any()
 
 
 def _json(value: Any, sort: bool = False) -> str:
@@ -263,11 +292,13 @@ def _git_hash() -> str | None:
 
 
 def _move(staged: Path, target: Path) -> None:
-    """Move the files of a folder into another one, replacing those of the same name."""
-    target.mkdir(exist_ok=True)
-    (target / RESULT).unlink(missing_ok=True)
+    """Move a result's files into a folder, in the place of an older result's."""
+    for name in FILES:  # RESULT first: from here on the folder holds no result
+        (target / name).unlink(missing_ok=True)
     files = sorted(path.relative_to(staged) for path in staged.rglob("*") if path.is_file())
     files.sort(key=lambda path: path.name == RESULT)
     for path in files:
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         os.replace(staged / path, target / path)
+    with suppress(OSError):  # figures that are no longer there may leave their folder empty
+        (target / FIGURES).rmdir()

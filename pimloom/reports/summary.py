@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from pimloom import __version__
-from pimloom.arch.clock import first_edge_at_or_after
 from pimloom.arch.machine import Arch
 from pimloom.mapping.site import Site
-from pimloom.reports.energy import EnergyTable, energy
-from pimloom.reports.interface import interface_bytes
+from pimloom.reports.energy import EnergyTable, channel_clocks, energy, energy_by_class
+from pimloom.reports.interface import interface_bytes, works_by_class
 from pimloom.sim.channel import EXTRA_STEPPED, EXTRA_TAIL
 from pimloom.sim.record import Record
 from pimloom.workloads.model import Model
@@ -45,6 +44,8 @@ def summary(arch: Arch, model: Model, workload: Workload, site: Site, record: Re
     first_ps = int(ends[workload.prompt - 1])
     later = workload.generate - 1
     priced = energy(arch, outcome.totals, outcome.end_ps, outcome.asic_busy_ps)
+    latency_share = {group: ps / outcome.end_ps for group, ps in notes.group_ps.items()}
+    works = works_by_class(arch, record)
     return {
         "schema_version": SCHEMA_VERSION,
         "model": model.name,
@@ -58,13 +59,14 @@ def summary(arch: Arch, model: Model, workload: Workload, site: Site, record: Re
         "average_power_W": priced.total_pJ / total_ns * 1e-3,
         **_pace(arch, site, record, total_s),
         "energy_pJ": priced.components_pJ | {"total": priced.total_pJ},
+        "energy_by_operator_pJ": energy_by_class(arch, works, latency_share, priced.total_pJ),
         "energy_left_out": list(priced.left_out),
         "energy_rows": energy_rows(priced),
         **_commands(arch, record),
-        "latency_share": {group: ps / outcome.end_ps for group, ps in notes.group_ps.items()},
+        "latency_share": latency_share,
         "command_time_share": _command_time_share(arch, record),
         "refresh_time_share": _refresh_time_share(arch, record),
-        "interface_bytes": interface_bytes(arch, site, record),
+        "interface_bytes": interface_bytes(arch, site, record, works),
         "memory": {
             "rows_used": site.used_rows,
             "rows_total": arch.dram.rows,
@@ -125,7 +127,7 @@ def _pace(arch: Arch, site: Site, record: Record, total_s: float) -> dict[str, A
     dram, counts = arch.dram, _issues(arch, record)
     macs = sum(counts[name] for name, command in dram.commands.items() if command.meaning == "mac")
     bursts = sum(counts[name] for name, command in dram.commands.items() if command.data != "none")
-    clocks = dram.channels * first_edge_at_or_after(record.outcome.end_ps, dram.clock_Hz)
+    clocks = channel_clocks(arch, record.outcome.end_ps)
     useful = useful_macs(site, record.notes.positions)
     return {
         "pim_utilisation": macs * arch.nMAC / clocks,
@@ -153,7 +155,7 @@ def _command_time_share(arch: Arch, record: Record) -> dict[str, float]:
     """Return the share of all channels' clocks by what a channel waits for."""
     names, totals = arch.dram.command_names, record.outcome.totals
     sums = totals.sum(0).tolist()
-    every = arch.dram.channels * first_edge_at_or_after(record.outcome.end_ps, arch.dram.clock_Hz)
+    every = channel_clocks(arch, record.outcome.end_ps)
     clocks = dict.fromkeys(("mac_streaming", *TIME_OF.values()), 0)
     for i, command in enumerate(arch.dram.commands.values()):
         issued, waited = sums[i], sums[len(names) + i]
@@ -173,5 +175,5 @@ def _refresh_time_share(arch: Arch, record: Record) -> float:
     """Return the share of all channels' time that they are in refresh."""
     dram, counts = arch.dram, _issues(arch, record)
     refreshes = sum(counts[name] for name, command in dram.commands.items() if command.meaning == "refresh")
-    every = dram.channels * first_edge_at_or_after(record.outcome.end_ps, dram.clock_Hz)
+    every = channel_clocks(arch, record.outcome.end_ps)
     return refreshes * dram.timing.get("nRFC", 0) / every

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pimloom.reports.baselines import Baseline
-from pimloom.reports.diff import Difference
 from pimloom.reports.quantity import bytes_per_s, joules, percent, seconds, times
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 Summary = dict[str, Any]
 
@@ -45,6 +45,7 @@ def headline(summary: Summary) -> list[tuple[str, str]]:
         ("row hits", "n/a" if hits is None else percent(hits, 2)),
         ("interface traffic", f"{times(factor)} less than the weights and caches (decoder payload)"),
         ("rows of a bank used", f"{memory['rows_used']} of {memory['rows_total']}"),
+        ("padding in those rows", f"{memory['wasted_B'] / 2**20:.4g} MiB"),
     ]
 
 
@@ -54,17 +55,18 @@ def print_summary(summary: Summary, console: Console, baselines: Sequence[Baseli
 
     main = _table(f"{summary['model']} on {summary['arch']}", "", "")
     for name, value in headline(summary):
-        main.add_row(name, value)
+        _row(main, name, value)
     console.print(main)
     shares = sorted(summary["latency_share"].items(), key=lambda item: -item[1])
-    by_operator = _table("Time by operator", "operator class", "share", right=1)
+    by_operator = _table("Time and energy by operator", "operator class", "time", "energy", right=1)
     for name, share in shares:
-        by_operator.add_row(name, percent(share))
+        energy = summary["energy_by_operator_pJ"][name] / summary["energy_pJ"]["total"]
+        _row(by_operator, name, percent(share), percent(energy))
     by_command = _table("Channel time by command", "waiting for", "share", right=1)
     for name, share in sorted(summary["command_time_share"].items(), key=lambda item: -item[1]):
-        by_command.add_row(name.replace("_", " "), percent(share))
+        _row(by_command, name.replace("_", " "), percent(share))
     by_command.add_section()
-    by_command.add_row("in refresh", percent(summary["refresh_time_share"]))
+    _row(by_command, "in refresh", percent(summary["refresh_time_share"]))
     console.print(Columns([by_operator, by_command, _energy_table(summary)], padding=(0, 2)))
     if baselines:
         print_baselines(summary, console, baselines)
@@ -79,8 +81,8 @@ def print_baselines(summary: Summary, console: Console, baselines: Sequence[Base
     for b in baselines:
         mark = f"{b.kind} [{notes.index(b.note) + 1}]"
         ratio = None if b.energy_pJ is None else b.energy_pJ / summary["energy_pJ"]["total"]
-        table.add_row(
-            b.name.removesuffix(", roofline"), mark.replace("[", "\\["), seconds(b.time_ns),
+        _row(
+            table, b.name.removesuffix(", roofline"), mark, seconds(b.time_ns),
             times(b.time_ns / summary["total_time_ns"]), joules(b.energy_pJ),
             "n/a" if ratio is None else times(ratio),
         )  # fmt: skip
@@ -89,30 +91,17 @@ def print_baselines(summary: Summary, console: Console, baselines: Sequence[Base
         console.print(f"[{i}] {note}", markup=False, highlight=False, style="dim")
 
 
-def print_differences(differences: Sequence[Difference], console: Console) -> None:
-    """Print what differs between two sides, or that nothing does."""
-    if not differences:
-        console.print("no difference")
-        return
-    table = _table("", "what", "left", "right", "change", right=1)
-    for d in differences:
-        more = f" and {d.entries - 1} more entries" if d.entries > 1 else ""
-        change = "" if d.relative is None else f"{100 * d.relative:+.3g} %"
-        table.add_row(f"{d.path}{more}".replace("[", "\\["), str(d.left), str(d.right), change)
-    console.print(table)
-
-
 def _energy_table(summary: Summary) -> Table:
     energies = summary["energy_pJ"]
     known = {name: pJ for name, pJ in energies.items() if pJ is not None and name != "total"}
     table = _table("Energy", "component", "whole system", "share", right=1)
     for name, pJ in sorted(known.items(), key=lambda item: -item[1]):
-        table.add_row(name.replace("_", " "), joules(pJ), percent(pJ / energies["total"]))
+        _row(table, name.replace("_", " "), joules(pJ), percent(pJ / energies["total"]))
     for name, pJ in energies.items():
         if pJ is None:
-            table.add_row(name.replace("_", " "), "n/a", "n/a")
+            _row(table, name.replace("_", " "), "n/a", "n/a")
     table.add_section()
-    table.add_row("total", joules(energies["total"]), "")
+    _row(table, "total", joules(energies["total"]), "")
     return table
 
 
@@ -121,7 +110,18 @@ def _table(title: str, *columns: str, right: int | None = None) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_header=any(columns))
+    table = Table(title=_text(title), title_justify="left", box=box.SIMPLE_HEAD, show_header=any(columns))
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if right is not None and i >= right else "left")
     return table
+
+
+def _row(table: Table, *cells: str) -> None:
+    """Add a row whose cells are shown as they are: names from outside may look like rich's markup."""
+    table.add_row(*map(_text, cells))
+
+
+def _text(words: str) -> Text:
+    from rich.text import Text
+
+    return Text(words)

@@ -67,7 +67,9 @@ def timeline(
     for track, (name, slices) in enumerate(zip(names, tracks, strict=True)):
         events += [_metadata("thread_name", track, name), _metadata("thread_sort_index", track, track)]
         events += _cut(track, slices)
-    return {"displayTimeUnit": "ns", "otherData": {"arch": arch.name}, "traceEvents": events}
+    shown = [item.position for item, _ in notes.passes[first:stop]]
+    told = {"arch": arch.name, "positions_shown": shown, "passes_of_the_run": len(notes.passes)}
+    return {"displayTimeUnit": "ns", "otherData": told, "traceEvents": events}
 
 
 def _cut(track: int, slices: list[Slice]) -> Iterator[Event]:

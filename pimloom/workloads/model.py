@@ -10,19 +10,23 @@ from pimloom.arch.base import Count, Description, raise_located
 from pimloom.arch.document import Document, load, validate
 from pimloom.workloads import huggingface
 
+Width = Annotated[Count, Field(le=2**20)]
+"""A size of a layer. Sizes are bounded a hundred times above the largest models, so that a mistyped one is refused
+and not computed with."""
+
 
 class Model(Description):
     """A model of the GPT-2 family: learned positions, norms before each half of a layer, two-matrix FFN."""
 
     kind: Literal["model"]
     family: Literal["gpt2"]
-    layers: Count
-    d_model: Count
-    heads: Count
-    d_head: Count
-    d_ff: Count
-    vocab: Count
-    positions: Count
+    layers: Annotated[Count, Field(le=10_000)]
+    d_model: Width
+    heads: Width
+    d_head: Width
+    d_ff: Width
+    vocab: Annotated[Count, Field(le=2**24)]
+    positions: Annotated[Count, Field(le=2**24)]
     """Longest sequence."""
     activation: Literal["gelu_tanh", "relu"]
     norm_epsilon: Annotated[float, Field(gt=0)]
@@ -46,27 +50,40 @@ class Model(Description):
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every stored tensor by name, matrices as (out, in); a tied head is not stored."""
+        one = self._layer_shapes()
+        layers = {f"layer{i}.{name}": shape for i in range(self.layers) for name, shape in one.items()}
+        return layers | self._outer_shapes()
+
+    def _layer_shapes(self) -> dict[str, tuple[int, ...]]:
         d = self.d_model
-        linear = {"qkv": (3 * d, d), "proj": (d, d), "ffn1": (self.d_ff, d), "ffn2": (d, self.d_ff)}
-        shapes: dict[str, tuple[int, ...]] = {"wte": (self.vocab, d), "wpe": (self.positions, d)}
-        for layer in range(self.layers):
-            for op in ("ln1", "qkv", "proj", "ln2", "ffn1", "ffn2"):
-                weight = linear.get(op, (d,))
-                shapes[f"layer{layer}.{op}.weight"] = weight
-                shapes[f"layer{layer}.{op}.bias"] = weight[:1]
-        shapes |= {"ln_f.weight": (d,), "ln_f.bias": (d,)}
+        weights: dict[str, tuple[int, ...]] = {
+            "ln1": (d,), "qkv": (3 * d, d), "proj": (d, d), "ln2": (d,), "ffn1": (self.d_ff, d),
+            "ffn2": (d, self.d_ff),
+        }  # fmt: skip
+        return {
+            f"{op}.{part}": shape
+            for op, weight in weights.items()
+            for part, shape in (("weight", weight), ("bias", weight[:1]))
+        }
+
+    def _outer_shapes(self) -> dict[str, tuple[int, ...]]:
+        d = self.d_model
+        shapes: dict[str, tuple[int, ...]] = {
+            "wte": (self.vocab, d), "wpe": (self.positions, d), "ln_f.weight": (d,), "ln_f.bias": (d,),
+        }  # fmt: skip
         return shapes if self.tied_head else shapes | {"head.weight": (self.vocab, d)}
 
     @property
     def decoder_parameters(self) -> int:
         """Elements of the layers' matrices: 12 · layers · d_model² where d_ff = 4 · d_model."""
-        matrices = (self.tensor_shapes()[f"layer0.{op}.weight"] for op in ("qkv", "proj", "ffn1", "ffn2"))
-        return self.layers * sum(prod(shape) for shape in matrices)
+        matrices = (self._layer_shapes()[f"{op}.weight"] for op in ("qkv", "proj", "ffn1", "ffn2"))
+        return self.layers * sum(map(prod, matrices))
 
     @property
     def parameters(self) -> int:
         """Elements of all stored tensors: tables, matrices, biases, norms, and an untied head."""
-        return sum(prod(shape) for shape in self.tensor_shapes().values())
+        layer, outer = (sum(map(prod, s.values())) for s in (self._layer_shapes(), self._outer_shapes()))
+        return self.layers * layer + outer
 
 
 def load_model(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[Model, Document]:

@@ -1,6 +1,7 @@
 """Lowered programs compute what NumPy computes on sizes that fit nothing, with the commands that it takes."""
 
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,12 +12,12 @@ from pimloom.mapping.plan import Planner
 from pimloom.mapping.site import Site
 from pimloom.proof import Proof
 from pimloom.sim.functional import Arithmetic
-from pimloom.traces.layout import Striped, Tiled
 from pimloom.traces.task import PimTask
 from pimloom.workloads import tensors
 from pimloom.workloads.model import Model
 from pimloom.workloads.reference import ReferenceDecoder
 from tests import small
+from tests.small import LANES
 
 Sizes = tuple[int, int, int, int]
 SIZES: list[Sizes] = [(1, 1, 1, 2), (3, 2, 1, 2), (2, 2, 2, 3), (3, 1, 4, 8), (8, 4, 4, 64)]
@@ -160,51 +161,98 @@ def test_traffic_is_what_the_maps_move(sizes: Sizes, network: Model, position: i
         assert len(np.unique(received)) == len(received) == task.sink_size, task.name
 
 
+class Matrix(NamedTuple):
+    """Sizes of a stored matrix: a row holds `segments` dot products of `length` values."""
+
+    rows: int
+    length: int
+    segments: int = 1
+
+
+def up(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def matrices(m: Model, banks: int) -> dict[str, Matrix]:
+    """What a task works on by its name; a head's dimensions in V fill whole tiles."""
+    d = m.d_model
+    keys = Matrix(m.positions, m.d_head, m.heads)
+    values = Matrix(m.heads * up(m.d_head, banks) * banks, m.positions)
+    return {
+        "qkv": Matrix(3 * d, d), "proj": Matrix(d, d), "ffn1": Matrix(m.d_ff, d), "ffn2": Matrix(d, m.d_ff),
+        "lm_head": Matrix(m.vocab, d), "embed.wte": Matrix(m.vocab, d), "embed.wpe": Matrix(m.positions, d),
+        "cache_k": keys, "score": keys, "cache_v": values, "context": values,
+    }  # fmt: skip
+
+
+def widths_of(matrix: Matrix, columns: int) -> list[int]:
+    """Columns of a row's pieces; the buffer holds as many columns as a DRAM row.
+
+    As many whole dot products as the buffer takes at a time; one that is longer in pieces of the buffer's size.
+    """
+    segment = up(matrix.length, LANES)
+    if segment <= columns:
+        together = columns // segment
+        groups = [min(together, matrix.segments - k) for k in range(0, matrix.segments, together)]
+        return [segment * n for n in groups]
+    return [min(columns, segment - k) for k in range(0, segment, columns)] * matrix.segments
+
+
 def rows_touched(columns: int, slots: range, width: int, used: int) -> int:
     """DRAM rows in which the first `used` columns of dot products of `width` columns lie, `slots` of them."""
     return len({(slot * width + at) // columns for slot in slots for at in range(used)})
 
 
-def expected_counts(site: Site, task: PimTask, position: int, channel: int) -> Counter[str]:
-    """The commands of a task on a channel in closed form, from sizes alone."""
-    grid, model = site.grid, site.model
-    layout = site.regions[task.region].layout
-    if isinstance(layout, Striped):
-        bursts = len(range(channel, layout.bursts, grid.channels))
-        rows = -(-bursts // grid.columns)
-        return Counter(ACT=rows, RD=bursts, PREA=-(-rows // grid.banks))
-    assert isinstance(layout, Tiled)
-    widths = [chunk.width for chunk in layout.chunks]
-    owned = layout.tiles_of(channel)
-    if task.name.startswith(("embed.", "cache_k")):
-        row = {"embed.wte": 1}.get(task.name, position)
-        tile = row // grid.banks
-        if tile % grid.channels != channel:
+def expected_counts(
+    sizes: Sizes, m: Model, task: str, item: str, position: int, channel: int
+) -> Counter[str]:
+    """The commands of a task on a channel in closed form, from sizes alone.
+
+    item: for parameters, whose: the layer's or the epilogue's
+    """
+    channels, groups, per_group, columns = sizes
+    banks, d = groups * per_group, m.d_model
+    if task == "parameters":
+        # ln1 (weight, bias), qkv, proj, ln2 (two), ffn1, ffn2; or ln_f (two): each in bursts of its own.
+        vectors = [d, d, 3 * d, d, d, d, m.d_ff, d] if item.startswith("layer") else [d, d]
+        bursts = len(range(channel, sum(up(n, LANES) for n in vectors), channels))
+        rows = up(bursts, columns)
+        return Counter(ACT=rows, RD=bursts, PREA=up(rows, banks))
+    matrix = matrices(m, banks)[task]
+    widths = widths_of(matrix, columns)
+    if task in ("embed.wte", "embed.wpe", "cache_k"):
+        row = 1 if task == "embed.wte" else position
+        slot, owner = divmod(row // banks, channels)
+        if owner != channel:
             return Counter()
-        slot = tile // grid.channels
-        opened = sum(rows_touched(grid.columns, range(slot, slot + 1), w, w) for w in widths)
-        return Counter({"ACT": opened, "PRE": opened, "RD" if task.name[0] == "e" else "WR": sum(widths)})
-    at = position // grid.lanes
-    if task.name == "cache_v":
-        filled = [min(grid.banks, model.d_head - tile * grid.banks % site.head_rows) for tile in owned]
-        width = widths[0] if at < widths[0] else widths[at // widths[0]]
-        rows = {(slot * width + at % widths[0]) // grid.columns for slot in range(len(owned))}
-        return Counter(ACT_AB=len(rows), WR=sum(filled), PREA=len(rows))
-    if task.name == "context":
-        heads = [tile * grid.banks // site.head_rows for tile in owned]
-        used = [min(w, at + 1 - k * widths[0]) for k, w in enumerate(widths) if at + 1 > k * widths[0]]
+        opened = sum(rows_touched(columns, range(slot, slot + 1), w, w) for w in widths)
+        return Counter({"ACT": opened, "PRE": opened, "RD" if task[0] == "e" else "WR": sum(widths)})
+    at = position // LANES
+    if task in ("cache_v", "context"):
+        # Tiles in runs: a head's stay together.
+        per_head = up(m.d_head, banks)
+        slots = up(m.heads * per_head, channels)
+        owned = range(m.heads * per_head)[channel * slots : (channel + 1) * slots]
+        if task == "cache_v":
+            filled = [min(banks, m.d_head - tile % per_head * banks) for tile in owned]
+            rows = len(
+                {(slot * widths[at // columns] + at % columns) // columns for slot in range(len(owned))}
+            )
+            return Counter(ACT_AB=rows, WR=sum(filled), PREA=rows)
+        heads = [tile // per_head for tile in owned]
+        used = [min(w, at + 1 - k * columns) for k, w in enumerate(widths) if at + 1 > k * columns]
         rows = 0
         for head in set(heads):
-            slots = range(heads.index(head), heads.index(head) + heads.count(head))
-            rows += sum(rows_touched(grid.columns, slots, w, u) for w, u in zip(widths, used, strict=False))
+            run = range(heads.index(head), heads.index(head) + heads.count(head))
+            rows += sum(rows_touched(columns, run, w, u) for w, u in zip(widths, used, strict=False))
         return Counter(
             WR_GB=len(set(heads)) * (at + 1), ACT_AB=rows, MAC_AB=len(owned) * (at + 1),
             RD_MAC=len(owned) * len(used), PREA=rows,
         )  # fmt: skip
-    outputs = position + 1 if task.name == "score" else layout.outputs
-    slots = len(range(channel, -(-outputs // grid.banks), grid.channels))
-    rows = sum(-(-slots * w // grid.columns) for w in widths)
-    results = model.heads if task.name == "score" else len(widths)
+    outputs = position + 1 if task == "score" else matrix.rows
+    slots = len(range(channel, up(outputs, banks), channels))
+    rows = sum(up(slots * w, columns) for w in widths)
+    results = m.heads if task == "score" else len(widths)
     return Counter(
         WR_GB=sum(widths) if slots else 0, ACT_AB=rows, MAC_AB=slots * sum(widths), RD_MAC=slots * results,
         PREA=rows,
@@ -219,5 +267,5 @@ def test_command_counts_follow_from_the_sizes(sizes: Sizes, network: Model, posi
     for task in pim_tasks(site, position):
         for channel, program in enumerate(task.programs):
             counts = dict(zip(site.commands, program.counts().tolist(), strict=True)) if program else {}
-            expected = +expected_counts(site, task, position, channel)
+            expected = +expected_counts(sizes, network, task.name, task.region, position, channel)
             assert +Counter(counts) == expected, (task.name, channel)

@@ -14,7 +14,7 @@ from pimloom.reports.baselines import (
     processors,
     roofline_time_per_token_ns,
 )
-from pimloom.workloads.model import load_model
+from pimloom.workloads.model import Model, load_model
 from pimloom.workloads.request import Workload
 
 DATA = Path(__file__).parent.parent / "data" / "functional"
@@ -108,7 +108,54 @@ def test_a_prompt_is_one_pass() -> None:
     one = {run.name: run for run in compare(XL, Workload(prompt=1, generate=512))}
     for run in compare(XL, Workload(prompt=512, generate=1)):
         assert run.time_ns < one[run.name].time_ns / 10
-        assert "prompt was not measured" in run.note or run.kind == "roofline"
+        assert "the prompt as measured" in run.note or run.kind == "roofline"
+
+
+def test_measured_prompts_come_back_with_the_head_added() -> None:
+    """The table, plus 50,257 x 2,048 weights of 2 B at 4.8 TB/s."""
+    head_ns = 50257 * 2048 * 2 / 4.8e12 * 1e9
+    for tokens, ms, watts in ((128, 1.71334, 591.6), (512, 3.04779, 587.1), (2048, 10.32211, 679.4)):
+        graph = next(b for b in compare(XL, Workload(prompt=tokens, generate=1)) if "graph" in b.name)
+        assert graph.time_ns == pytest.approx(ms * 1e6 + head_ns)
+        assert graph.energy_pJ == pytest.approx((ms * 1e6 + head_ns) * watts * 1e3)
+    between = next(b for b in compare(XL, Workload(prompt=320, generate=1)) if "graph" in b.name)
+    assert between.time_ns == pytest.approx((1.71334e6 + 3.04779e6) / 2 + head_ns)
+    table = Path(baselines.__file__).parent.parent / "configs" / "baselines" / "h200_prefill.csv"
+    with table.open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 12
+
+
+def test_prompts_grow_with_their_length_and_start_from_a_step() -> None:
+    def times_ns(mode: str, model: Model = XL) -> list[float]:
+        runs = [compare(model, Workload(prompt=n, generate=1)) for n in (1, 2, 64, 128, 400, 1000)]
+        return [next(b.time_ns for b in run if mode in b.name) for run in runs]
+
+    graph, eager = times_ns("graph"), times_ns("eager")
+    assert graph == sorted(graph)
+    assert graph[0] == measured_step("gpt3-xl", "graph", 1).time_ns
+    assert all(e >= g for e, g in zip(eager, graph, strict=True))
+    assert eager[1] >= measured_step("gpt3-xl", "eager", 2).time_ns
+
+
+def test_a_prompt_longer_than_the_measured_ones_is_no_faster_than_its_roofline() -> None:
+    longer = XL.model_copy(update={"positions": 100_000})
+    graph = next(b for b in compare(longer, Workload(prompt=100_000, generate=1)) if "graph" in b.name)
+    h200 = next(
+        b for b in compare(longer, Workload(prompt=100_000, generate=1)) if b.name == "NVIDIA H200, roofline"
+    )
+    assert graph.time_ns >= h200.time_ns
+    assert "a longer one takes the longer of" in graph.note
+
+
+def test_a_prompt_that_was_not_measured_says_so() -> None:
+    small = compare(load_model("gpt2-small")[0], Workload(prompt=64, generate=1))
+    assert all("the prompt was not measured" in b.note for b in small if b.kind == "measured")
+
+
+def test_what_was_measured_with_the_head_is_not_held_against_a_run_without() -> None:
+    runs = compare(XL, Workload(prompt=1, generate=4, head=False))
+    assert {b.kind for b in runs} == {"roofline"}
+    assert all("NVIDIA H200 was measured with the LM head, which is left out here" in b.note for b in runs)
 
 
 def test_what_a_comparison_says() -> None:

@@ -3,12 +3,10 @@
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from pimloom.arch.document import InputError
 from pimloom.reports.diff import ABSENT, Difference, diff, load_side
 from pimloom.reports.result import Result
-from pimloom.reports.tables import print_differences
 
 
 def test_values_lists_and_missing_keys() -> None:
@@ -56,13 +54,3 @@ def test_two_results(tiny: Result, tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=why):
             load_side(bad)
-
-
-def test_printing() -> None:
-    console = Console(width=100, record=True, file=None, quiet=False)
-    with console.capture() as said:
-        print_differences([Difference("t[1]", 2, 4, 1.0, 3)], console)
-        print_differences([], console)
-    assert "t[1] and 2 more entries" in said.get()
-    assert "+100 %" in said.get()
-    assert "no difference" in said.get()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pimloom.arch.machine import Arch, load_arch
-from pimloom.reports.energy import EnergyTable, core_energies, energy
+from pimloom.reports.energy import EnergyTable, Work, core_energies, energy, energy_by_class
 from pimloom.reports.result import Result
 from pimloom.sim.channel import EXTRA_ANY_OPEN, EXTRA_BANK_OPEN, EXTRAS
 
@@ -133,9 +133,48 @@ def test_repricing_needs_no_simulation(tiny: Result) -> None:
     assert {**dearer, "io": 0} == {**before, "io": 0}
 
 
-def test_a_read_lasts_the_longer_of_burst_and_column_time() -> None:
+def test_a_read_lasts_a_column_time() -> None:
     def read_pJ(*overrides: str) -> Any:
         return core_energies(load_arch("pim-gpt", overrides)[0]).read_pJ
 
     assert read_pJ("dram.timing.nCCD=4") == pytest.approx(4 * read_pJ())
-    assert read_pJ("dram.io.rate_bps=8e9") == pytest.approx(2 * read_pJ())
+
+
+def test_slower_pins_do_not_change_what_happens_inside() -> None:
+    """Counts and times alone decide; a MAC never uses the pins, and a column access is the same access."""
+    done = {"RD": 5, "WR": 7, "MAC_AB": 11, "WR_GB": 13, "RD_MAC": 2}
+    fast = price(load_arch("pim-gpt")[0], 1000, **done).components_pJ
+    for rate in ("8e9", "2e9"):
+        assert (
+            price(load_arch("pim-gpt", (f"dram.io.rate_bps={rate}",))[0], 1000, **done).components_pJ == fast
+        )
+
+
+@pytest.mark.parametrize("name", ["tiny", "overlapped"])
+def test_operator_classes_add_up_to_the_whole(name: str, request: pytest.FixtureRequest) -> None:
+    s = request.getfixturevalue(name).summary
+    shares = s["energy_by_operator_pJ"]
+    assert shares.keys() == s["latency_share"].keys()
+    assert sum(shares.values()) == pytest.approx(s["energy_pJ"]["total"])
+    assert all(pJ > 0 for pJ in shares.values())
+
+
+def test_a_class_pays_for_its_commands_its_asic_time_and_its_share_of_the_rest() -> None:
+    arch = load_arch("pim-gpt")[0]
+    names = arch.dram.command_names
+
+    def commands(**counts: int) -> np.ndarray:
+        return np.array([counts.get(name, 0) for name in names], np.int64)
+
+    counts = {"ACT_AB": 2, "MAC_AB": 64, "PREA": 2}
+    whole = price(arch, 10_000, any_open=300, bank_open=4800, asic_ps=40_000, **counts, REFab=1)
+    works = {"qkv": Work(commands(**counts), 0), "norm": Work(commands(), 40_000)}
+    by_class = energy_by_class(arch, works, {"norm": 0.25, "qkv": 0.75}, whole.total_pJ)
+    energies = whole.components_pJ
+    rest = known(energies["dram_refresh"]) + known(energies["dram_standby"])
+    rest += sum(known(row.system_energy_pJ) for row in whole.rows if row.item == "idle")
+    on_asic = known(arch.asic.active_power_W) * 40_000
+    assert by_class["norm"] == pytest.approx(on_asic + 0.25 * rest)
+    qkv = sum(known(energies[name]) for name in ("dram_activate", "dram_mac_read", "mac_units", "buffer"))
+    assert by_class["qkv"] == pytest.approx(qkv + 0.75 * rest)
+    assert list(by_class) == ["norm", "qkv"]

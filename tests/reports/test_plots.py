@@ -48,6 +48,14 @@ def test_shares_are_sorted_and_labelled(tiny: Result) -> None:
     assert ax.get_xlabel() == f"share of {seconds(tiny.total_time_ns)} (%)"
 
 
+def test_energy_by_operator(tiny: Result) -> None:
+    ax = tiny.plot.energy_by_operator()
+    assert sum(bar.get_width() for bar in ax.patches) == pytest.approx(100)
+    assert len(names(ax)) == len(tiny.summary["energy_by_operator_pJ"])
+    assert "layer norm" in names(ax)
+    assert joules(tiny.energy_pJ["total"]) in ax.get_xlabel()
+
+
 def test_unknown_energy_is_named_and_not_drawn(tiny: Result) -> None:
     ax = tiny.plot.energy_share()
     assert "not included: link, ASIC SRAM" in texts(ax)
@@ -77,7 +85,7 @@ def test_axes_of_ones_own_keep_their_figure(tiny: Result) -> None:
 
 def test_saved_figures_are_one_column_wide(tiny: Result, tmp_path: Path) -> None:
     paths = tiny.plot.save(tmp_path)
-    assert len(paths) == 10
+    assert len(paths) == 2 * len(plots.NAMES)
     assert all(path.stat().st_size > 3000 for path in paths)
     png = next(path for path in paths if path.name == "latency.png").read_bytes()
     width, dpi = int.from_bytes(png[16:20], "big"), 300

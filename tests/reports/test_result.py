@@ -8,14 +8,15 @@ from rich.console import Console
 
 from pimloom.arch.document import InputError
 from pimloom.arch.machine import load_arch
+from pimloom.reports.baselines import Baseline
 from pimloom.reports.result import Result, load
 from pimloom.reports.tables import print_summary
 
+FIGURES = ("latency", "latency_share", "energy_by_operator", "energy_share", "speedup", "energy_ratio")
 FILES = {
     "result.json", "ops.parquet", "config.resolved.yaml", "model.resolved.yaml", "counts.json",
     "timeline.json", "provenance.json",
-    *(f"figures/{name}.{suffix}" for suffix in ("png", "pdf")
-      for name in ("latency", "latency_share", "energy_share", "speedup", "energy_ratio")),
+    *(f"figures/{name}.{suffix}" for suffix in ("png", "pdf") for name in FIGURES),
 }  # fmt: skip
 
 
@@ -50,6 +51,34 @@ def test_saving_again_gives_the_same_bytes(tiny: Result, tmp_path: Path) -> None
     assert (tmp_path / "a" / "result.json").read_bytes() == once["result.json"]
 
 
+def test_nothing_of_an_older_result_stays(tiny: Result, tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "a")
+    (folder / "figures" / "mine.png").write_text("kept")
+    tiny.save(folder, figures=False)
+    assert files(folder).keys() == {name for name in FILES if "/" not in name} | {"figures/mine.png"}
+    (folder / "figures" / "mine.png").unlink()
+    tiny.save(folder, figures=False)
+    assert not (folder / "figures").exists()
+
+
+@pytest.mark.parametrize("name", ["config.resolved.yaml", "model.resolved.yaml"])
+def test_a_foreign_folder_names_no_file_outside(tiny: Result, tmp_path: Path, name: str) -> None:
+    folder = tiny.save(tmp_path / "a", figures=False)
+    (tmp_path / "secret.yaml").write_text("key: of the house")
+    path = folder / name
+    path.write_text(f"extends: {tmp_path / 'secret.yaml'}\n" + path.read_text())
+    with pytest.raises(InputError, match=f"{name}:1:1: extends: a resolved description extends nothing") as e:
+        load(folder)
+    assert "house" not in str(e.value)
+
+
+def test_a_memory_of_a_foreign_folder_names_no_file_outside(tiny: Result, tmp_path: Path) -> None:
+    path = tiny.save(tmp_path / "a", figures=False) / "config.resolved.yaml"
+    path.write_text(path.read_text().replace("\ndram:\n", "\ndram:\n  extends: ../secret.yaml\n"))
+    with pytest.raises(InputError, match="dram.extends: a resolved description extends nothing"):
+        load(path.parent)
+
+
 def test_paths_that_cannot_be(tiny: Result, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -82,8 +111,23 @@ def test_what_is_shown(tiny: Result) -> None:
         print_summary(tiny.summary, console, tiny.baselines())
     text = said.get()
     for words in ("2 prompt + 3 new tokens", "average power", "without link, asic_sram", "n/a", "row hits",
-                  "Time by operator", "roofline [1]", "was not measured on any GPU", "speedup"):  # fmt: skip
+                  "energy by operator", "padding in those rows",
+                  "roofline [1]", "was not measured on any GPU", "speedup"):  # fmt: skip
         assert words in text
+
+
+def test_names_from_outside_are_shown_as_they_are(tiny: Result) -> None:
+    name = "x[/b] [red]y"
+    told = dict(tiny.summary, model=name, arch=name, energy_left_out=[name])
+    told["latency_share"], told["energy_by_operator_pJ"] = {name: 1.0}, {name: 1.0}
+    elsewhere = [Baseline(name, "measured", 1.0, 1.0, name)]
+    console = Console(width=200)
+    with console.capture() as said:
+        print_summary(told, console, elsewhere)
+    text = said.get()
+    assert f"{name} on {name}" in text
+    assert f"without {name}" in text
+    assert text.count(name) == 6
 
 
 def test_another_machines_coefficients_need_the_same_commands(tiny: Result) -> None:

@@ -46,6 +46,9 @@ def test_it_shows_the_last_pass_unless_told_otherwise(tiny: Result) -> None:
     assert end_us == pytest.approx(notes.ends_ps[-1] / 1e6, abs=1e-9)
     assert {e["args"]["position"] for track in last.values() for e in track} == {3}
     two = slices(timeline(tiny.arch, notes, 1, 3))
+    assert timeline(tiny.arch, notes)["otherData"] == {
+        "arch": "pim-gpt", "positions_shown": [3], "passes_of_the_run": 4,
+    }  # fmt: skip
     assert {e["args"]["position"] for track in two.values() for e in track} == {1, 2}
 
 

@@ -386,8 +386,8 @@ def test_no_refresh() -> None:
 
 def test_the_end_is_the_last_data() -> None:
     m = memory(refresh=False)
-    rd = both_ends(m, ("ACT", 0, 0, 1), ("RD", 0, 0, 1), ("PRE", 0, 9, -1), ("ACT_AB", 500, -1, 1))
-    assert rd[:3] == [12, 12 + 25 + 1, 13 + 12]
+    # Nobody waits for a row to open or close, so those programs end with the clock of their command.
+    assert both_ends(m, ("ACT", 0, 0, 1), ("RD", 0, 0, 1), ("PRE", 0, 9, -1)) == [0, 12 + 25 + 1, 13]
     b = m.builder()
     b.add("ACT", bank=0, row=1)
     b.add("RD", bank=0, row=1, column=0)
@@ -411,7 +411,7 @@ def test_an_empty_program_ends_where_it_starts() -> None:
         assert run(m, [Step(empty, 5), *steps_of(m, ("RD_MAC", 70, -1, -1)), Step(empty, 5)]).ends == [
             5,
             72,
-            70,
+            5,
         ]
 
 
@@ -506,6 +506,44 @@ def test_rows_that_stay_open_over_the_iterations(split: bool) -> None:
     jump = run_kernel(m, [Step(b.build(), 0)])
     rows = dict.fromkeys(range(16), 0 if split else 5000) | {3: 5000}
     assert open_rows(m, jump.device) == rows
+
+
+def before_a_loop(m: Memory, first: str, body: list[str], bank: int = -1) -> Step:
+    """All banks open, one command, a while of something else, then a loop."""
+    b = m.builder()
+    b.add("ACT_AB", row=0)
+    b.add(first, bank=bank, row=0 if first == "RD" else -1, column=0 if first == "RD" else -1)
+    with b.loop(40, rows=1):
+        for command in body:
+            row = 0 if m.dram.commands[command].row else -1
+            b.add(command, row=row, column=0 if m.dram.commands[command].column else -1)
+    return Step(b.build(), 0)
+
+
+def test_an_old_command_is_felt_until_its_last_clock() -> None:
+    """A rule from before the loop delays any of its iterations, whichever is hit just so."""
+    for clocks in range(1, 300):
+        rule = {"late": ["channel", ["RD_MAC"], ["ACT_AB"], clocks]}
+        m = variant({"constraints": rule, "refresh": {"policy": "none"}})
+        skipped(m, [before_a_loop(m, "RD_MAC", ["PREA", "ACT_AB", "MAC_AB"])])
+
+
+def test_an_old_window_is_felt_until_its_last_clock() -> None:
+    for clocks in range(1, 200, 2):
+        rule = {"window": ["channel", ["ACT_AB"], ["MAC_AB"], clocks, 3]}
+        m = variant({"constraints": rule, "refresh": {"policy": "none"}})
+        skipped(m, [before_a_loop(m, "RD_MAC", ["PREA", "ACT_AB", "MAC_AB", "PREA", "ACT_AB", "RD_MAC"])])
+
+
+def test_data_that_outlast_a_loop() -> None:
+    """The end is that of a read before the loop, or of the loop, or the read's data end within it."""
+    ends = []
+    for nCL in (1, 100, 500, 1000, 1500, 1600, 1700, 3000):
+        m = variant({"timing": {"nCL": nCL}, "refresh": {"policy": "none"}})
+        step = before_a_loop(m, "RD", ["PREA", "ACT_AB", "MAC_AB"], bank=0)
+        skipped(m, [step])
+        ends.append(run_kernel(m, [step]).ends[0])
+    assert ends[0] == ends[2] and ends[-1] == 12 + 3000 + 1
 
 
 def test_nested_loops_are_skipped() -> None:

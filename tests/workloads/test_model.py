@@ -1,12 +1,13 @@
 """Sizes of the shipped models, and what a wrong one is answered with."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pimloom.arch.document import InputError, shipped
-from pimloom.workloads.model import load_model
+from pimloom.workloads.model import Model, load_model
 
 DATA = Path(__file__).parent.parent / "data" / "functional"
 MEBI = 2**20
@@ -78,6 +79,10 @@ def test_overrides_work_on_a_shipped_and_an_imported_model() -> None:
         ("activation=swish", "activation: "),
         ("norm_epsilon=0", "norm_epsilon: "),
         ("tied_head=1", "tied_head: "),
+        ("layers=1000000000", "layers: should be less than or equal to 10000"),
+        ("d_ff=1099511627776", "d_ff: should be less than or equal to 1048576"),
+        ("vocab=1099511627776", "vocab: should be less than or equal to 16777216"),
+        ("positions=1099511627776", "positions: should be less than or equal to 16777216"),
     ],
 )
 def test_a_wrong_value_is_named(override: str, message: str) -> None:
@@ -89,6 +94,18 @@ def test_a_wrong_value_is_named(override: str, message: str) -> None:
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'gpt2-small'"):
         load_model("gpt2-smal")
+
+
+def test_sizes_are_computed_from_one_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model("gpt2-small", ["layers=10000"])[0]
+    expected = sum(map(math.prod, model.tensor_shapes().values()))
+
+    def never(self: Model) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Model, "tensor_shapes", never)
+    assert model.parameters == expected
+    assert model.decoder_parameters == 10000 * 12 * 768**2
 
 
 def test_parameters_are_the_tensors_of_the_reference() -> None:
