@@ -15,9 +15,9 @@ from pimloom.sim.channel import I8
 from pimloom.sim.record import Record
 from pimloom.traces.program import Program
 from pimloom.traces.task import PimTask
-from pimloom.workloads.graph import Op
+from pimloom.workloads.graph import MATRIX_VECTOR, Op
 
-DECODER = ("qkv", "score", "kv_write", "context", "projection", "ffn1", "ffn2")
+DECODER = (MATRIX_VECTOR - {"lm_head"}) | {"kv_write"}
 """Operator classes of a layer that move values."""
 PARAMETERS = "parameters"
 """Operator class of the norm weights and biases that the ASIC reads."""

@@ -20,6 +20,11 @@ Group = Literal[
     "ffn2", "residual", "lm_head",
 ]  # fmt: skip
 
+MATRIX_VECTOR: frozenset[Group] = frozenset(
+    {"qkv", "score", "context", "projection", "ffn1", "ffn2", "lm_head"}
+)
+"""Operator classes that are matrix-vector work."""
+
 
 @dataclass(frozen=True, slots=True)
 class Op:
