@@ -137,10 +137,10 @@ class Approximate(Exact):
         total = np.zeros_like(r)
         for n in range(self.asic.taylor_terms - 1, -1, -1):
             total = total * r + np.float32(1 / factorial(n))
-        return np.asarray(np.ldexp(total, np.minimum(k, 127).astype(np.int32)), np.float32)
+        return np.asarray(np.ldexp(total, k.astype(np.int32)), np.float32)
 
     def reciprocal(self, x: F4) -> F4:
-        """Return 1/x from the seed 48/17 - 32/17 m on the mantissa m in [0.5, 1) and Newton-Raphson steps."""
+        """Return 1/x for x > 0 from the seed 48/17 - 32/17 m on the mantissa m in [0.5, 1) and Newton-Raphson steps."""
         m, e = np.frexp(x)
         y = np.float32(48 / 17) - np.float32(32 / 17) * m
         for _ in range(self.asic.newton_iterations):

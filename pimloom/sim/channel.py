@@ -135,9 +135,11 @@ def write(log: I8, clock: int, command: int, bank: int, row: int) -> None:
 
 
 @kernel
-def place(log: I8, code: Code, pc: int, k: int, plus_column: int, plus_buffer: int) -> None:
-    """Complete the last entry of a log with the columns of issue k of instruction pc."""
+def place(log: I8, code: Code, pc: int, k: int, plus_row: int, plus_column: int, plus_buffer: int) -> None:
+    """Complete the last entry of a log with the row and the columns of issue k of instruction pc."""
     at = log[0, 0]
+    if code.row[pc] >= 0:
+        log[at, 3] = code.row[pc] + plus_row
     if code.column[pc] >= 0:
         log[at, 4] = code.column[pc] + plus_column + k * code.d_column[pc]
     if code.buffer[pc] >= 0:
@@ -367,7 +369,7 @@ def issue(
                     if logging:
                         for i in range(k, k + n):
                             write(log, last + (i - k + 1) * step, c, bank, row)
-                            place(log, code, pc, i, plus_column, plus_buffer)
+                            place(log, code, pc, i, base_row + plus_row, plus_column, plus_buffer)
                     last += n * step
                     k += n
                     if k < count[pc]:
@@ -430,7 +432,7 @@ def issue(
         if logging:
             write(log, t, c, bank, row)
             if phase == IDLE:
-                place(log, code, pc, k, plus_column, plus_buffer)
+                place(log, code, pc, k, base_row + plus_row, plus_column, plus_buffer)
         stamp[0, c] = t
         if target[c] > 0:
             stamp[group_node, c] = t

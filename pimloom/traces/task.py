@@ -56,6 +56,10 @@ class PimTask:
     stores: tuple[str, ...] = ()
     region: str = ""
 
+    def __post_init__(self) -> None:
+        if not any(self.programs):
+            raise ValueError(f"{self.name}: a PIM task without a program")
+
     @property
     def reads(self) -> tuple[str, ...]:
         """Names that must be ready before."""

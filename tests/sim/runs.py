@@ -41,21 +41,20 @@ class Full(NamedTuple):
 def execute(
     arch: Arch, passes: Iterable[Pass], engine: EngineName = "fast", device: Device | None = None
 ) -> Full:
-    positions: list[int] = []
-    begin, end = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    seen: list[tuple[int, np.ndarray, np.ndarray]] = []
 
     def observe(item: Pass, times: list) -> None:
-        positions.append(item.position)
-        begin.extend(t.begin.ravel() for t in times)
-        end.extend(t.end.ravel() for t in times)
+        begin, end = ([getattr(t, side).ravel() for t in times] for side in ("begin", "end"))
+        seen.append((item.position, np.concatenate(begin), np.concatenate(end)))
 
     out = run(arch, passes, observe, engine, device)
+    # Without barrier a pass that waits for nothing may be over before the one ahead of it.
+    seen.sort(key=lambda entry: entry[0])
+    begin, end = (np.concatenate([np.zeros(0, np.int64), *(e[k] for e in seen)]).tolist() for k in (1, 2))
     place = out.totals.shape[1] - EXTRAS + EXTRA_STEPPED
     totals = np.delete(out.totals, place, 1).tolist()
-    b, e = np.concatenate(begin).tolist(), np.concatenate(end).tolist()
-    return Full(
-        Result(out.end_ps, totals, out.asic_busy_ps, positions, b, e), int(out.totals[:, place].sum())
-    )
+    result = Result(out.end_ps, totals, out.asic_busy_ps, [e[0] for e in seen], begin, end)
+    return Full(result, int(out.totals[:, place].sum()))
 
 
 def planner(arch: Arch, model: str, model_keys: Iterable[str] = (), **workload: int) -> Planner:
