@@ -59,7 +59,7 @@ def test_whole_passes_of_gpt2_small(name: str, barrier: str) -> None:
     passes = [plan.pass_at(0), plan.pass_at(700)]
     fast, naive = (execute(arch, passes, engine) for engine in ("fast", "naive"))
     assert fast.result == naive.result
-    assert naive.stepped > 100 * fast.stepped
+    assert naive.stepped > 20 * fast.stepped
 
 
 def test_gpt2_small_pass_on_both_kernels_engines() -> None:
