@@ -363,6 +363,20 @@ def issue(
                 # Only its own stamp has moved since the last issue, so the gap is the whole rule.
                 step, before, same_bank = gap[c], last, bank_of[pc] + k * d_bank[pc]
                 while True:
+                    if k == 0 and not logging:
+                        fit, n = (due - 1 - last) // step, 0
+                        while (
+                            pc < stop
+                            and op[pc] == c
+                            and bank_of[pc] == same_bank
+                            and d_bank[pc] == 0
+                            and n + count[pc] <= fit
+                        ):
+                            n += count[pc]
+                            pc += 1
+                        last += n * step
+                        if pc == stop or op[pc] != c or bank_of[pc] != same_bank:
+                            break
                     n = count[pc] - k if d_bank[pc] == 0 else 1
                     if last + n * step >= due:
                         n = (due - 1 - last) // step
