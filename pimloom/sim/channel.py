@@ -128,16 +128,26 @@ def accumulators(tables: Tables) -> int:
 
 @kernel
 def write(log: I8, clock: int, command: int, bank: int, row: int) -> None:
-    """Append a command without column and buffer column to a log."""
+    """Append a command without column and buffer column to a log; one that is full only counts on."""
     at = log[0, 0] + 1
     log[0, 0] = at
-    log[at, 0], log[at, 1], log[at, 2], log[at, 3], log[at, 4], log[at, 5] = clock, command, bank, row, -1, -1
+    if at < len(log):
+        log[at, 0], log[at, 1], log[at, 2], log[at, 3], log[at, 4], log[at, 5] = (
+            clock,
+            command,
+            bank,
+            row,
+            -1,
+            -1,
+        )
 
 
 @kernel
 def place(log: I8, code: Code, pc: int, k: int, plus_row: int, plus_column: int, plus_buffer: int) -> None:
     """Complete the last entry of a log with the row and the columns of issue k of instruction pc."""
     at = log[0, 0]
+    if at >= len(log):
+        return
     if code.row[pc] >= 0:
         log[at, 3] = code.row[pc] + plus_row
     if code.column[pc] >= 0:

@@ -299,6 +299,8 @@ class _Fast:
             # A channel that was done early owes the refreshes up to the last command of all.
             clock, commands = int(d.state.scalar[:, LAST].max()), len(d.tables.target)
             settle(d.tables, d.library.code(), clock, d.state, self.board, d.scratch, d.acc, d.log)
+            if d.log.size and d.log[:, 0, 0].max() >= d.log.shape[1]:
+                raise RuntimeError(f"{int(d.log[:, 0, 0].max())} commands, but room for {d.log.shape[1] - 1}")
             self.logged = (d.acc - self.before)[:, :commands].sum(1)
             self.logs = [log[1 : 1 + log[0, 0]] for log in d.log] if self.log_room else []
             d.log = np.zeros((len(d.acc), 0, 6), np.int64)

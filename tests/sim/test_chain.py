@@ -79,7 +79,7 @@ def test_three_engines_on_random_tasks(case: tuple[Arch, list[Pass]]) -> None:
 
 
 @pytest.mark.slow
-@settings(EXAMPLES, max_examples=500)
+@settings(EXAMPLES, max_examples=250)
 @given(cases())
 def test_three_engines_on_many_random_tasks(case: tuple[Arch, list[Pass]]) -> None:
     arch, items = case
