@@ -17,7 +17,7 @@ import simpy
 
 from pimloom.arch.machine import Arch
 from pimloom.sim import asic
-from pimloom.sim.chain import ASIC, PIM, Clocks, Stretch, new_board, run_chain, settle
+from pimloom.sim.chain import ASIC, PIM, Clocks, Stretch, new_board, run_chain, separate, settle
 from pimloom.sim.channel import (
     CHANGED,
     EXTRA_ANY_OPEN,
@@ -246,12 +246,10 @@ class _Fast:
         env = simpy.Environment()
         env.process(self._controller(env, passes, observe))
         env.run()
-        d, board = self.device, self.board
-        clock = int(first_edge(board.free[0], self.clocks.dram_Hz))
-        settle(d.tables, d.library.code(), clock, d.state, board, d.scratch, d.acc, d.log)
-        for c in range(len(d.acc)):
-            _close_books(d.state.scalar[c], d.acc[c], clock)
-        return Outcome(int(board.free[0]), d.acc, self.asic_busy)
+        end_ps = int(self.board.free[0])
+        separate(self.device.state, self.board.leader)
+        totals = self.device.totals(int(first_edge(end_ps, self.clocks.dram_Hz)))
+        return Outcome(end_ps, totals, self.asic_busy)
 
     def _controller(
         self, env: simpy.Environment, passes: Iterable[Pass], observe: Observer
