@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from pimloom.arch.document import InputError
+from pimloom.arch.document import InputError, parse_overrides
 from pimloom.arch.machine import load_arch
 from pimloom.mapping.expect import Expectations, Expected
 from pimloom.mapping.fill import F4, contents
@@ -22,7 +22,7 @@ from pimloom.traces.task import Pass, PimTask, Task
 from pimloom.workloads import huggingface, tensors
 from pimloom.workloads.model import Model, load_model
 from pimloom.workloads.reference import ReferenceDecoder
-from pimloom.workloads.request import Workload, load_workload
+from pimloom.workloads.request import Workload, by_target, load_workload
 
 TOLERANCE = 1e-4
 """Largest difference of fp32 logits over the largest logit, as the reference data's README asks for."""
@@ -162,10 +162,9 @@ def validate(
     tamper: changes the filled memory, to show that errors are found
     Raises InputError for missing or unfit files, models and numbers.
     """
-    of_model = [text for text in overrides if text.startswith("model.")]
-    of_workload = [text for text in overrides if text.startswith("workload.")]
-    described, _ = load_model(model, [text.removeprefix("model.") for text in of_model])
-    machine, _ = load_arch(arch, [text for text in overrides if text not in of_model + of_workload])
+    of_arch, of_model, of_workload = by_target(parse_overrides(overrides))
+    described, _ = load_model(model, of_model)
+    machine, _ = load_arch(arch, of_arch)
     if arithmetic == "device" and machine.pim.element_B != BF16_B:
         raise InputError(
             f"{machine.name}: pim.element_B: device arithmetic is bf16, {BF16_B} B an element, "

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pimloom.arch.document import Document, InputError
+from pimloom.arch.document import Document, InputError, parse_overrides
 from pimloom.arch.machine import Arch, load_arch
 from pimloom.mapping.plan import Planner
 from pimloom.mapping.site import Site
 from pimloom.workloads.model import Model, load_model
-from pimloom.workloads.request import Workload, load_workload
+from pimloom.workloads.request import Workload, by_target, load_workload
 
 if TYPE_CHECKING:
     from pimloom.reports.result import Result
@@ -31,8 +32,12 @@ class Setup:
     model: Model
     arch: Arch
     workload: Workload
-    site: Site
     documents: dict[str, Document]
+
+    @cached_property
+    def site(self) -> Site:
+        """The model placed in the machine's memory; raises InputError if it does not fit."""
+        return Site(self.model, self.arch, self.workload)
 
 
 def prepare(
@@ -51,19 +56,14 @@ def prepare(
     overrides: `key=value`; `workload.` and `model.` keys go there, all others are the arch's, as in its YAML.
     Raises InputError for whatever does not exist, is wrong or does not fit.
     """
-
-    def keys(prefix: str) -> list[str]:
-        return [text for text in overrides if text.startswith(f"{prefix}.")]
-
-    of_model, of_workload = keys("model"), keys("workload")
-    machine, arch_document = load_arch(
-        arch, tuple(text for text in overrides if text not in of_model and text not in of_workload)
-    )
-    network, model_document = load_model(model, [text.removeprefix("model.") for text in of_model])
+    of_arch, of_model, of_workload = by_target(parse_overrides(overrides))
+    machine, arch_document = load_arch(arch, of_arch)
+    network, model_document = load_model(model, of_model)
     work = load_workload(prompt, generate, batch, embedding, head, of_workload)
     work.check_fits(network)
-    site = Site(network, machine, work)
-    return Setup(network, machine, work, site, {"arch": arch_document, "model": model_document})
+    setup = Setup(network, machine, work, {"arch": arch_document, "model": model_document})
+    _ = setup.site
+    return setup
 
 
 def simulate(

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pimloom.arch.tree import (
+    ConflictError,
     Findings,
     InputError,
     Keys,
@@ -29,7 +30,10 @@ from pimloom.arch.tree import (
 )
 from pimloom.configs import FOLDERS, folder
 
-__all__ = ["Document", "InputError", "kind_of", "load", "locate", "shipped", "validate"]
+__all__ = [
+    "ConflictError", "Document", "InputError", "Override", "field_type", "kind_of", "load", "locate",
+    "parse_overrides", "read", "shipped", "validate",
+]  # fmt: skip
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -144,16 +148,42 @@ def _sources_of(node: Node) -> dict[str, Node]:
     return sources.value if sources and isinstance(sources.value, dict) else {}
 
 
-def _override(root: Node, cls: type[BaseModel], text: str, findings: Findings) -> Node:
-    """`root` with one `key=value` put over it."""
+@dataclass(frozen=True)
+class Override:
+    """A value that is put over a description's own; `key` is its dotted path, `leaf` knows where both stand."""
+
+    key: str
+    leaf: Node
+
+
+def parse_overrides(texts: Sequence[str]) -> list[Override]:
+    """Read `key=value` texts, values as YAML.
+
+    Raises InputError with everything that is wrong with them.
+    """
+    findings = Findings()
+    found = [_parse_override(text, findings) for text in texts]
+    findings.raise_if_any()
+    return [override for override in found if override]
+
+
+def _parse_override(text: str, findings: Findings) -> Override | None:
     file = f"-o {text}"
     key, equals, value_text = text.partition("=")
+    if not equals or not all(key.strip().split(".")):
+        findings.add(Place(file, 1, 1), (), "an override is written key=value, such as dram.timing.nRP=14")
+        return None
+    new = read_text(value_text, file, findings, len(key) + 1)
+    place = Place(file, 1, len(key) + 2)
+    leaf = new or Node(None, place, place)
+    return Override(key.strip(), replace(leaf, key_place=Place(file, 1, 1)))
+
+
+def _override(root: Node, cls: type[BaseModel], override: Override, findings: Findings) -> Node:
+    """`root` with one value put over it."""
     path: list[str | int] = []
     node: Node | None = root
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        findings.add(Place(file, 1, 1), (), "an override is written key=value, such as dram.timing.nRP=14")
-        return root
+    parts = override.key.split(".")
     for i, part in enumerate(parts):
         here = node.value if node else None
         known = list(here) if isinstance(here, dict) else []
@@ -165,7 +195,7 @@ def _override(root: Node, cls: type[BaseModel], text: str, findings: Findings) -
             if part not in fields or (here is not None and not isinstance(here, dict)):
                 hint = did_you_mean(part, known + fields)
                 findings.add(
-                    Place(file, 1, 1), (*path, *parts[i:]), f"there is no {part!r} to override{hint}"
+                    override.leaf.key_place, (*path, *parts[i:]), f"there is no {part!r} to override{hint}"
                 )
                 return root
         path.append(item)
@@ -173,10 +203,8 @@ def _override(root: Node, cls: type[BaseModel], text: str, findings: Findings) -
             node = here.get(part)
         else:
             node = here[item] if isinstance(here, list) and isinstance(item, int) else None
-    new = read_text(value_text, file, findings, len(key) + 1)
-    place = Place(file, 1, len(key) + 2)
-    leaf = strip(new, tuple(path), findings) if new else Node(None, place, place)
-    return _put(root, path, replace(leaf, key_place=Place(file, 1, 1)))
+    leaf = strip(override.leaf, tuple(path), findings)
+    return _put(root, path, replace(leaf, key_place=override.leaf.key_place))
 
 
 def _put(node: Node | None, path: list[str | int], leaf: Node) -> Node:
@@ -224,6 +252,11 @@ def _type_at(cls: type[BaseModel], path: Keys) -> Any:
         else:
             return None
     return here
+
+
+def field_type(cls: type[BaseModel], key: str) -> Any:
+    """The type of the value at a dotted path below `cls`, such as int, or None where the description has none."""
+    return _type_at(cls, tuple(key.split(".")))
 
 
 def _fields_at(cls: type[BaseModel], path: Keys) -> list[str]:
@@ -277,7 +310,7 @@ def _report(root: Node, cls: type[BaseModel], error: ErrorDetails, findings: Fin
             message = f"a name here matches {error['ctx']['pattern']}"
         case _:
             message = f"{error['msg'].replace('Input should be', 'should be')}, not {shown(error['input'])}"
-    findings.add(place, loc, message)
+    findings.add(place, loc, message, error["type"] in ("located", "value_error", "assertion_error"))
 
 
 # --- documents --------------------------------------------------------------------------------
@@ -328,13 +361,30 @@ def _check_sources(root: Node, findings: Findings) -> None:
             findings.add(node.place, path, f"the source {node.source!r} is not among the 'sources'{hint}")
 
 
-def load(cls: type[M], kind: str, name_or_path: str, overrides: Sequence[str] = ()) -> tuple[M, Document]:
+def load(
+    cls: type[M], kind: str, name_or_path: str, overrides: Sequence[str | Override] = ()
+) -> tuple[M, Document]:
     """Read, merge, override and validate one description.
 
     `cls` is the pydantic model of the kind; `overrides` are `key=value` texts with paths as in the YAML.
     Raises InputError with everything that is wrong, one `file:line:column: path: message` a line.
     """
     findings = Findings()
+    return validate(cls, kind, _read(kind, name_or_path, findings), overrides, findings)
+
+
+def read(kind: str, name_or_path: str) -> Node:
+    """The beginning of `load`: the tree of a description, for `validate` with one set of overrides or many.
+
+    Raises InputError with everything that is wrong before the description is looked at as one of its kind.
+    """
+    findings = Findings()
+    root = _read(kind, name_or_path, findings)
+    findings.raise_if_any()
+    return root
+
+
+def _read(kind: str, name_or_path: str, findings: Findings) -> Node:
     root = _resolve(locate(kind, name_or_path), kind, findings)
     assert isinstance(root.value, dict)
     if "abstract" in root.value:
@@ -342,19 +392,26 @@ def load(cls: type[M], kind: str, name_or_path: str, overrides: Sequence[str] = 
             root.value["abstract"].key_place, ("abstract",), "this description is only there to be extended"
         )
         findings.raise_if_any()
-    return validate(cls, kind, root, overrides, findings)
+    return root
 
 
 def validate(
-    cls: type[M], kind: str, root: Node, overrides: Sequence[str] = (), findings: Findings | None = None
+    cls: type[M],
+    kind: str,
+    root: Node,
+    overrides: Sequence[str | Override] = (),
+    findings: Findings | None = None,
 ) -> tuple[M, Document]:
     """The end of `load`, for a tree that was read in another way: override and validate it.
 
-    Raises InputError with everything that is wrong, together with the `findings` so far.
+    Raises InputError with everything that is wrong, together with the `findings` so far; ConflictError where
+    every value is one that its key may have, but they do not go together.
     """
     findings = findings or Findings()
-    for text in overrides:
-        root = _override(root, cls, text, findings)
+    for given in overrides:
+        override = _parse_override(given, findings) if isinstance(given, str) else given
+        if override:
+            root = _override(root, cls, override, findings)
     root = _drop_null_entries(root, cls)
     _check_sources(root, findings)
     try:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from pimloom.arch.base import Count, Description, Int, Strict, raise_located
-from pimloom.arch.document import Document, load
+from pimloom.arch.document import Document, Override, load
 from pimloom.arch.dram import Dram, Tables
 from pimloom.arch.tree import Keys
 
@@ -168,7 +168,7 @@ class Arch(Description):
         return [(("dram", *path), text) for path, text in self.dram.findings(self.symbols)]
 
 
-def load_arch(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[Arch, Document]:
+def load_arch(name_or_path: str, overrides: Sequence[str | Override] = ()) -> tuple[Arch, Document]:
     """The machine of a shipped name or a file.
 
     Raises InputError with everything that is wrong with it.

@@ -33,6 +33,17 @@ class InputError(Exception):
     """Something the user wrote or asked for is wrong; the text says what and where, one line per finding."""
 
 
+class ConflictError(InputError):
+    """Values that are all allowed, but not together; `reason` is the text in one line without the places."""
+
+    def __init__(self, text: str, reason: str | None = None) -> None:
+        super().__init__(text, reason)
+        self.reason = reason or text
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """` (did you mean 'x'?)` for the nearest of the known words, or nothing if none is near."""
     near = difflib.get_close_matches(word, known, 1)
@@ -85,25 +96,28 @@ class Findings:
 
     def __init__(self) -> None:
         self._found: list[tuple[Place, Keys, str]] = []
+        self._are_conflicts = True
 
-    def add(self, place: Place, path: Keys, message: str) -> None:
-        """Note `message` about the value at `path` of the document."""
+    def add(self, place: Place, path: Keys, message: str, is_conflict: bool = False) -> None:
+        """Note `message` about the value at `path` of the document, and whether it is about several values."""
         self._found.append((place, path, message))
+        self._are_conflicts &= is_conflict
 
     def concern(self, place: Place, path: Keys) -> bool:
         """Whether something has been said about this value."""
         return any(found[:2] == (place, path) for found in self._found)
 
     def raise_if_any(self) -> None:
-        """Raise InputError with a line for each finding, if there is one."""
+        """Raise InputError with a line for each finding, if there is one; ConflictError if all are conflicts."""
         lines = {
             (place.file, place.line, place.column, f"{dotted(path)}: {message}" if path else message)
             for place, path, message in self._found
         }
         if lines:
-            raise InputError(
-                "\n".join(f"{f}:{line}:{column}: {text}" for f, line, column, text in sorted(lines))
-            )
+            text = "\n".join(f"{f}:{line}:{column}: {text}" for f, line, column, text in sorted(lines))
+            if self._are_conflicts:
+                raise ConflictError(text, "; ".join(sorted({message for *_, message in lines})))
+            raise InputError(text)
 
 
 def dotted(path: Keys) -> str:

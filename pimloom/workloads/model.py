@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pimloom.arch.base import Count, Description, raise_located
-from pimloom.arch.document import Document, load, validate
+from pimloom.arch.document import Document, Override, read, validate
+from pimloom.arch.tree import Node
 from pimloom.workloads import huggingface
 
 Width = Annotated[Count, Field(le=2**20)]
@@ -86,14 +87,20 @@ class Model(Description):
         return self.layers * layer + outer
 
 
-def load_model(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[Model, Document]:
-    """A model by shipped name, or by path from a YAML, a Hugging Face config.json or a folder that holds one.
+def read_model(name_or_path: str) -> Node:
+    """The tree of a model by shipped name, or by path of a YAML, a Hugging Face config.json or a folder with one.
 
-    A shipped name goes before a folder of that name in the current directory, which is ./NAME. `overrides`
-    are `key=value` with the keys of `Model`, for an imported config too.
+    A shipped name goes before a folder of that name in the current directory, which is ./NAME.
     Raises InputError with all that is wrong.
     """
     config = huggingface.config_path(name_or_path)
-    if config is None:
-        return load(Model, "model", name_or_path, overrides)
-    return validate(Model, "model", huggingface.read_config(config), overrides)
+    return read("model", name_or_path) if config is None else huggingface.read_config(config)
+
+
+def load_model(name_or_path: str, overrides: Sequence[str | Override] = ()) -> tuple[Model, Document]:
+    """A model by a name as `read_model` takes it.
+
+    `overrides` are `key=value` with the keys of `Model`, for an imported config too.
+    Raises InputError with all that is wrong.
+    """
+    return validate(Model, "model", read_model(name_or_path), overrides)

@@ -1,9 +1,10 @@
 """What is asked of a model: so many prompt tokens, so many new ones, so many sequences at once."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pimloom.arch.base import Count, Strict
-from pimloom.arch.document import InputError, validate
+from pimloom.arch.document import ConflictError, Override, validate
 from pimloom.arch.tree import Node, Place
 from pimloom.workloads.model import Model
 
@@ -28,9 +29,9 @@ class Workload(Strict):
         return self.prompt + self.generate - 1
 
     def check_fits(self, model: Model) -> None:
-        """Raise InputError where the run needs more positions than the model has."""
+        """Raise ConflictError where the run needs more positions than the model has."""
         if self.passes > model.positions:
-            raise InputError(
+            raise ConflictError(
                 f"workload: prompt {self.prompt} + generate {self.generate} - 1 = {self.passes} positions, "
                 f"but {model.name} has {model.positions}"
             )
@@ -41,7 +42,7 @@ class _Settings(Strict):
 
 
 def load_workload(
-    prompt: int, generate: int, batch: int, embedding: bool, head: bool, overrides: Sequence[str] = ()
+    prompt: int, generate: int, batch: int, embedding: bool, head: bool, overrides: Sequence[str | Override] = ()
 ) -> Workload:
     """A workload from options and `workload.key=value` overrides.
 
@@ -56,3 +57,13 @@ def load_workload(
     inner = {name: node(value, name) for name, value in options.items()}
     root = node({"workload": node(inner, "workload")}, "workload")
     return validate(_Settings, "workload", root, overrides)[0].workload
+
+
+def by_target(overrides: Sequence[Override]) -> tuple[list[Override], list[Override], list[Override]]:
+    """Deal out overrides to arch, model and workload: `model.` and `workload.` keys go there, others to the arch."""
+    of_model = [
+        replace(o, key=o.key.removeprefix("model.")) for o in overrides if o.key.startswith("model.")
+    ]
+    of_workload = [o for o in overrides if o.key.startswith("workload.")]
+    of_arch = [o for o in overrides if not o.key.startswith(("model.", "workload."))]
+    return of_arch, of_model, of_workload
