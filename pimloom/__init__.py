@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pimloom.proof import validate
     from pimloom.reports.result import Result, load
     from pimloom.run import simulate
+    from pimloom.sweeps.sweep import sweep
     from pimloom.workloads.model import load_model
 
 _HOME = {
@@ -22,11 +23,14 @@ _HOME = {
     "load_arch": "arch.machine",
     "load_model": "workloads.model",
     "simulate": "run",
+    "sweep": "sweeps.sweep",
     "validate": "proof",
 }
 """Where each public name is defined. It is imported at its first use, so that `import pimloom` is quick."""
 
-__all__ = ["InputError", "Result", "load", "load_arch", "load_model", "simulate", "validate", "version"]
+__all__ = [
+    "InputError", "Result", "load", "load_arch", "load_model", "simulate", "sweep", "validate", "version",
+]  # fmt: skip
 
 
 def version() -> dict[str, str]:

@@ -27,10 +27,14 @@ if TYPE_CHECKING:
 
     from pimloom.arch.document import Document
     from pimloom.arch.dram import Dram
+    from pimloom.sweeps.description import Request
+    from pimloom.sweeps.sweep import Swept, Tally
 
-FAILED, BAD_INPUT, MISMATCH = 1, 2, 3
+FAILED, BAD_INPUT, MISMATCH, INTERRUPTED = 1, 2, 3, 130
 PATIENCE_s = 1.0
 """A run that takes longer gets a progress bar."""
+LOG_s = 60.0
+"""Without a terminal a sweep says this often how far it is."""
 PIPE_COLUMNS = 110
 """Width of tables that go to no terminal."""
 CLASSES = {
@@ -40,6 +44,7 @@ CLASSES = {
     "measured": ("pimloom.reports.baselines", "Measured"),
     "processors": ("pimloom.reports.baselines", "Processors"),
     "published": ("pimloom.reproduce", "Published"),
+    "sweep": ("pimloom.sweeps.description", "Sweep"),
 }
 """Kind of a description -> where its class is."""
 
@@ -294,6 +299,157 @@ def trace(
     typer.echo(f"{out}: {len(commands)} commands, cycles {commands.cycle[0]} to {commands.cycle[-1]}")
 
 
+# --- sweeping -----------------------------------------------------------------------------------------------
+
+
+@app.command(
+    epilog="Example: pimloom sweep gpt2-small,gpt2-medium pim-gpt -s dram.channels=4,8,16 "
+    "-s asic.clock_Hz=1e8:1e9:log5 --out out/sweep"
+)
+def sweep(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SWEEP | MODEL,... ARCH,...",
+            help="A sweep by shipped name or YAML; or models and machines, several with commas between them.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR", help="Folder for the table and all points; what is done there is not run again."
+        ),
+    ],
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-s",
+            "--sweep",
+            metavar="KEY=VALUES",
+            help="Values with commas between them, or a range: 4:64:4 in steps of 4, 4:64:x2 doubled, 1e8:1e9:log5 "
+            "or lin5 for five values. Several are crossed; KEY,KEY=VALUES changes keys together, each by itself as "
+            "KEY,KEY=[1,2],[3,4].",
+        ),
+    ] = None,
+    override: Overrides = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes.", show_default="one a core")
+    ] = None,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR2", help="Take points over from another sweep's folder. May stand several times."
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run points that failed once more.")
+    ] = False,
+    max_points: Annotated[int, typer.Option(metavar="N", help="Refuse a sweep that has more.")] = 10_000,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")] = False,
+) -> None:
+    """Run many points on all cores, and write one table. The same command goes on where it was interrupted."""
+    from dataclasses import asdict
+
+    from pimloom.sweeps.sweep import Tally, run_sweep
+
+    request = _request(names, axis or [], override or [])
+    last = Tally(len(request))
+    started = said = time.monotonic()
+    try:
+        with _progress(request.name, quiet) as progress:
+
+            def tell(tally: Tally) -> None:
+                nonlocal last, said
+                last = tally
+                if progress:
+                    progress(tally.done, tally.points, f"{request.name}: {_tally(tally)}")
+                elif not quiet and time.monotonic() - said > LOG_s:
+                    said = time.monotonic()
+                    typer.echo(f"{tally.done} of {tally.points} points: {_tally(tally)}", err=True)
+
+            swept = run_sweep(
+                request, out, workers=workers, reuse=reuse or [], retry_failed=retry_failed,
+                max_points=max_points, progress=tell, announce=None if quiet else _announce_compilation,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        typer.echo(
+            f"interrupted: {last.done} of {last.points} points are done and kept in {out}; "
+            "the same command goes on from there",
+            err=True,
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    files = [str(path) for path in swept.files]
+    if json:
+        _print_json(asdict(swept.tally) | {"seconds": round(time.monotonic() - started, 3), "files": files})
+    else:
+        _print_points(swept)
+        typer.echo(f"{swept.tally.points} points: {_tally(swept.tally)}")
+        for file in files:
+            typer.echo(f"  {file}")
+    for reason, count in swept.failures.items():
+        typer.echo(f"{count} failed: {reason}", err=True)
+    if swept.tally.failed == swept.tally.points:
+        raise typer.Exit(FAILED)
+
+
+@app.command(epilog="Example: pimloom plot out/sweep --x dram.channels --y energy_per_token_pJ --hue model")
+def plot(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a sweep.")],
+    x: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Swept key, model or arch; pareto: a metric.")
+    ] = None,
+    y: Annotated[
+        str | None,
+        typer.Option(metavar="METRIC", help="A column of the table, speedup or energy_saving."),
+    ] = None,
+    hue: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="One line or bar for each of its values; heat: the rows; bars: also processor.",
+        ),
+    ] = None,
+    kind: Annotated[Literal["line", "heat", "bars", "pareto"] | None, typer.Option(help="Of figure.")] = None,
+    over: Annotated[
+        str | None,
+        typer.Option(metavar="REF", help="What a ratio is over: T4_roofline, dram.channels=4, arch=pim-gpt."),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Value of a swept key that the figure does not show.",
+            show_default="the last one swept",
+        ),
+    ] = None,
+    grid: Annotated[str | None, typer.Option(metavar="NAME", help="Only this grid of the sweep.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where figures go.", show_default="DIR/figures")
+    ] = None,
+) -> None:
+    """Draw a sweep as PNG, PDF and SVG; what is not said is chosen by what was swept."""
+    from pimloom.arch.tree import InputError
+    from pimloom.reports.sweep_plots import Wanted, figures, load_sweep, save
+
+    fixed = {}
+    for text in where or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--where {text}: should be KEY=VALUE, such as workload.generate=128")
+        fixed[key] = value
+    target = out or folder / "figures"
+    _check_folder(target)
+    swept = load_sweep(folder)
+    specs = figures(swept, Wanted(kind=kind, x=x, y=y, hue=hue, over=over, grid=grid, where=fixed))
+    with _busy(f"drawing {len(specs)} figures"):
+        paths = save(swept, specs, target)
+    for path in paths:
+        typer.echo(path)
+    if swept.failed:
+        typer.echo(f"{swept.failed} failed points are not drawn", err=True)
+
+
 # --- checking -----------------------------------------------------------------------------------------------
 
 
@@ -311,7 +467,8 @@ def check(
     for file in files:
         try:
             described, document = _load(file)
-            typer.echo(f"{file}: OK: {document.kind} {_gist(described)}")
+            gist = _sweep_gist(file) if document.kind == "sweep" else _gist(described)
+            typer.echo(f"{file}: OK: {document.kind} {gist}")
         except InputError as error:
             typer.echo(str(error), err=True)
             wrong = True
@@ -368,7 +525,7 @@ def check_trace(
 @app.command("list", epilog="Example: pimloom list models")
 def list_shipped(
     what: Annotated[
-        Literal["models", "archs", "dram", "baselines"] | None,
+        Literal["models", "archs", "dram", "sweeps", "baselines"] | None,
         typer.Argument(help="Only these."),
     ] = None,
 ) -> None:
@@ -376,7 +533,7 @@ def list_shipped(
     from pimloom.arch.document import shipped
     from pimloom.reports.baselines import measured, processors
 
-    for heading, kind in (("models", "model"), ("archs", "arch"), ("dram", "dram")):
+    for heading, kind in (("models", "model"), ("archs", "arch"), ("dram", "dram"), ("sweeps", "sweep")):
         if what in (None, heading):
             names = {name: _load(name, kinds=(kind,))[0].description for name in shipped(kind)}
             _print_names(heading, names, what is None)
@@ -532,8 +689,7 @@ def _load(
 
     kind = _kind(name, kinds)
     if kind not in kinds:
-        also = "; sweeps are not supported yet" if kind == "sweep" else ""
-        raise InputError(f"{name}: its kind is {kind!r}, wanted is {' or '.join(map(repr, kinds))}{also}")
+        raise InputError(f"{name}: its kind is {kind!r}, wanted is {' or '.join(map(repr, kinds))}")
     if kind == "model":
         return load_model(name, overrides or ())
     module, of_kind = CLASSES[kind]
@@ -584,6 +740,38 @@ def _gist(described: Any) -> str:
     return text
 
 
+def _sweep_gist(name: str) -> str:
+    """Resolve all points of a sweep, which finds what is wrong with its keys and values, and count them."""
+    from pimloom.sweeps.description import load_sweep
+    from pimloom.sweeps.plan import plan
+
+    request = load_sweep(name)
+    points = plan(request, len(request)).points
+    refused = sum(point.id is None for point in points)
+    also = f", {refused} of them impossible" if refused else ""
+    return f"{request.name}, {len(request.grids)} grids, {len(points)} points{also}"
+
+
+def _request(names: Sequence[str], axes: Sequence[str], overrides: Sequence[str]) -> Request:
+    """Return what a sweep is asked for, from its file or from the words of the command line."""
+    from pimloom.arch.tree import InputError
+    from pimloom.sweeps.description import load_sweep, make_sweep
+
+    match names:
+        case [name] if axes:
+            raise InputError(
+                f"{name}: -s goes with a model and a machine; a sweep's file says what it sweeps"
+            )
+        case [name]:
+            return load_sweep(name, overrides)
+        case [models, archs]:
+            return make_sweep(models.split(","), archs.split(","), axes, overrides)
+        case _:
+            raise InputError(
+                f"{' '.join(names)}: should be a sweep, or a model and a machine; several as A,B"
+            )
+
+
 def _memory(dram: Dram) -> str:
     capacity_GiB = dram.channels * dram.channel_capacity_B / 2**30
     return f"{dram.channels} channels x {dram.banks} banks, {capacity_GiB:.4g} GiB in rows of {dram.row_B} B"
@@ -603,6 +791,25 @@ def _range(option: str, text: str) -> tuple[int, int]:
 
 def _figure(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3g}"
+
+
+def _print_points(swept: Swept) -> None:
+    """Print the first rows of a sweep's only grid; of several grids a table would show what none of them asks."""
+    from rich.console import Console
+
+    from pimloom.reports.tables import MOST_POINTS, print_points
+
+    grid, *others = swept.plan.request.grids
+    if others:
+        return
+    console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    print_points(swept.rows, [axis.keys[0] for axis in grid.axes], console)
+    if len(swept.rows) > MOST_POINTS:
+        typer.echo(f"... and {len(swept.rows) - MOST_POINTS} more points in the table\n")
+
+
+def _tally(tally: Tally) -> str:
+    return f"{tally.run} run, {tally.reused} reused, {tally.failed} failed"
 
 
 def _print_json(value: object) -> None:

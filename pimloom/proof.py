@@ -179,7 +179,7 @@ def validate(
     stored = _stored_reference(io, described) if io is not None and io.is_file() else None
     own = (len(stored.prompt), len(stored.generated)) if stored else (TOKENS, TOKENS)
     given, new = (own[0] if prompt is None else prompt), (own[1] if generate is None else generate)
-    workload = load_workload(given, new, 1, True, True, of_workload)
+    workload = load_workload(of_workload, prompt=given, generate=new)
     workload.check_fits(described)
     if workload.batch != 1 or not (workload.embedding and workload.head):
         raise InputError("validate runs one sequence, from a token's number to its logits")

@@ -59,7 +59,9 @@ def prepare(
     of_arch, of_model, of_workload = by_target(parse_overrides(overrides))
     machine, arch_document = load_arch(arch, of_arch)
     network, model_document = load_model(model, of_model)
-    work = load_workload(prompt, generate, batch, embedding, head, of_workload)
+    work = load_workload(
+        of_workload, prompt=prompt, generate=generate, batch=batch, embedding=embedding, head=head
+    )
     work.check_fits(network)
     setup = Setup(network, machine, work, {"arch": arch_document, "model": model_document})
     _ = setup.site

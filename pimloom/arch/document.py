@@ -203,8 +203,11 @@ def _override(root: Node, cls: type[BaseModel], override: Override, findings: Fi
             node = here.get(part)
         else:
             node = here[item] if isinstance(here, list) and isinstance(item, int) else None
-    leaf = strip(override.leaf, tuple(path), findings)
-    return _put(root, path, replace(leaf, key_place=override.leaf.key_place))
+    leaf = replace(strip(override.leaf, tuple(path), findings), key_place=override.leaf.key_place)
+    root = _put(root, path, leaf)
+    _check_sources(root, leaf, tuple(path), findings)
+    has_null = any(node.value is None for _, node in leaf.walk())
+    return _drop_null_entries(root, cls) if has_null else root
 
 
 def _put(node: Node | None, path: list[str | int], leaf: Node) -> Node:
@@ -353,8 +356,9 @@ def _source_text(root: Node, path: Keys, key: str) -> str | None:
     return text
 
 
-def _check_sources(root: Node, findings: Findings) -> None:
-    for path, node in root.walk():
+def _check_sources(root: Node, part: Node, at: Keys, findings: Findings) -> None:
+    """Note every source below `part`, which stands at a path of `root`, that nothing explains."""
+    for path, node in part.walk(at):
         if node.source is not None and _source_text(root, path, node.source) is None:
             known = [key for i in range(len(path)) for key in _sources_of(_node_at(root, path[:i]))]
             hint = did_you_mean(node.source, known)
@@ -370,21 +374,21 @@ def load(
     Raises InputError with everything that is wrong, one `file:line:column: path: message` a line.
     """
     findings = Findings()
-    return validate(cls, kind, _read(kind, name_or_path, findings), overrides, findings)
+    return validate(cls, kind, _read(cls, kind, name_or_path, findings), overrides, findings)
 
 
-def read(kind: str, name_or_path: str) -> Node:
+def read(cls: type[BaseModel], kind: str, name_or_path: str) -> Node:
     """The beginning of `load`: the tree of a description, for `validate` with one set of overrides or many.
 
     Raises InputError with everything that is wrong before the description is looked at as one of its kind.
     """
     findings = Findings()
-    root = _read(kind, name_or_path, findings)
+    root = _read(cls, kind, name_or_path, findings)
     findings.raise_if_any()
     return root
 
 
-def _read(kind: str, name_or_path: str, findings: Findings) -> Node:
+def _read(cls: type[BaseModel], kind: str, name_or_path: str, findings: Findings) -> Node:
     root = _resolve(locate(kind, name_or_path), kind, findings)
     assert isinstance(root.value, dict)
     if "abstract" in root.value:
@@ -392,6 +396,8 @@ def _read(kind: str, name_or_path: str, findings: Findings) -> Node:
             root.value["abstract"].key_place, ("abstract",), "this description is only there to be extended"
         )
         findings.raise_if_any()
+    root = _drop_null_entries(root, cls)
+    _check_sources(root, root, (), findings)
     return root
 
 
@@ -412,8 +418,6 @@ def validate(
         override = _parse_override(given, findings) if isinstance(given, str) else given
         if override:
             root = _override(root, cls, override, findings)
-    root = _drop_null_entries(root, cls)
-    _check_sources(root, findings)
     try:
         model = cls.model_validate(root.plain())
     except ValidationError as errors:

@@ -77,4 +77,6 @@ def evaluate(text: str, symbols: Mapping[str, int]) -> int:
             raise ExpressionError(f"{text!r} leaves the range of +-2^53")
         return result
 
+    if abs(symbols.get(text, LIMIT + 1)) <= LIMIT:
+        return symbols[text]  # most rules are a single name, and a sweep evaluates very many
     return walk(_parse(text))

@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
+SCHEMA_VERSION = 1
+"""Of the summary's layout."""
+RESULT = "result.json"
+"""The summary's file in a result's folder."""
+
+
 class Definition(NamedTuple):
     """What a key of the summary means; unit "" = a pure count, ratio or name."""
 
@@ -44,6 +50,7 @@ bandwidth_inside_Bps.achieved | B/s | bytes from all banks into the MAC units ov
 bandwidth_inside_Bps.peak | B/s | the same with a MAC command every nMAC clocks
 bandwidth_pins_Bps.achieved | B/s | bytes over the pins of all channels over the total time
 bandwidth_pins_Bps.peak | B/s | pins x rate of all channels
+energy_per_token_pJ | pJ | energy_pJ.total over the new tokens of all sequences
 energy_pJ.* | pJ | whole system, by component; null = unknown or not modelled
 energy_pJ.dram_activate | pJ | opening and closing rows, above standby
 energy_pJ.dram_read | pJ | column reads to the pins, above standby, one column time (nCCD) each, without the pins

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,6 +25,7 @@ from pimloom.arch.machine import Arch, load_arch
 from pimloom.arch.tree import Findings, read_file
 from pimloom.mapping.site import Site
 from pimloom.reports import baselines
+from pimloom.reports.definitions import RESULT
 from pimloom.reports.energy import EnergyTable, energy
 from pimloom.reports.ops import ops_table
 from pimloom.reports.plots import NAMES, SUFFIXES, Plots
@@ -38,7 +40,7 @@ from pimloom.workloads.request import Workload
 if TYPE_CHECKING:
     import pandas as pd
 
-RESULT, OPS, CONFIG, MODEL = "result.json", "ops.parquet", "config.resolved.yaml", "model.resolved.yaml"
+OPS, CONFIG, MODEL = "ops.parquet", "config.resolved.yaml", "model.resolved.yaml"
 COUNTS, TIMELINE, PROVENANCE, FIGURES = "counts.json", "timeline.json", "provenance.json", "figures"
 FILES = (
     *(RESULT, OPS, CONFIG, MODEL, COUNTS, TIMELINE, PROVENANCE),
@@ -141,12 +143,17 @@ class Result:
         return energy(arch, self.counts.totals, self.counts.time_ps, self.counts.asic_busy_ps)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return every task in issue order: position, op, group, unit, begin_ns, end_ns."""
+        """Return every task in issue order: position, op, group, unit, begin_ns, end_ns.
+
+        Raises InputError for a point of a sweep that was loaded: those keep no tasks.
+        """
         if self.record is not None:
             return ops_table(self.record.notes)
         import pandas as pd
 
         assert self.folder is not None
+        if not (self.folder / OPS).exists():
+            raise InputError(f"{self.folder}: holds no {OPS}: simulate this run with --out to have its tasks")
         return pd.read_parquet(self.folder / OPS)
 
     def json(self) -> str:
@@ -172,7 +179,8 @@ class Result:
         try:
             target.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".partial-", dir=target) as staged:
-                self._write(Path(staged), self.record, figures, timeline)
+                self.write_brief(Path(staged))
+                self._write_details(Path(staged), self.record, figures, timeline)
                 _move(Path(staged), target)
         except OSError as error:
             raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
@@ -182,20 +190,26 @@ class Result:
                     target.rmdir()
         return target
 
-    def _write(self, folder: Path, record: Record, figures: bool, passes: tuple[int, int] | None) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+    def write_brief(self, folder: Path) -> None:
+        """Write into an existing folder what `load` reads, and provenance: no tasks, no timeline, no figures."""
         texts = {
-            RESULT: _json(self.summary, sort=True),
             CONFIG: self.documents["arch"].text(),
             MODEL: self.documents["model"].text(),
             COUNTS: _json(_counts_as_json(self.arch, self.counts)),
             PROVENANCE: _json(_provenance()),
-            TIMELINE: json.dumps(timeline(self.arch, record.notes, *(passes or ())), separators=(",", ":")),
+            RESULT: self.json(),
         }
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
+
+    def _write_details(
+        self, folder: Path, record: Record, figures: bool, passes: tuple[int, int] | None
+    ) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        steps = json.dumps(timeline(self.arch, record.notes, *(passes or ())), separators=(",", ":"))
+        (folder / TIMELINE).write_text(steps, encoding="utf-8")
         table = pa.Table.from_pandas(self.to_pandas(), preserve_index=False)
         pq.write_table(table, folder / OPS, compression="zstd")
         if figures:
@@ -245,8 +259,8 @@ def _refuse_extends(path: Path) -> None:
     findings.raise_if_any()
 
 
-def _json(value: Any, sort: bool = False) -> str:
-    return json.dumps(value, indent=2, sort_keys=sort, ensure_ascii=False, allow_nan=False) + "\n"
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _counts_as_json(arch: Arch, counts: Counts) -> dict[str, Any]:
@@ -273,6 +287,7 @@ def _provenance() -> dict[str, Any]:
     }
 
 
+@cache
 def _git_hash() -> str | None:
     """Return the commit of the package's source, with + if it was edited; None outside a repository."""
     root = Path(__file__).resolve().parents[2]

@@ -13,14 +13,13 @@ import numpy as np
 from pimloom import __version__
 from pimloom.arch.machine import Arch
 from pimloom.mapping.site import Site
+from pimloom.reports.definitions import SCHEMA_VERSION
 from pimloom.reports.energy import EnergyTable, channel_clocks, energy, energy_by_class
 from pimloom.reports.interface import interface_bytes, works_by_class
 from pimloom.sim.channel import EXTRA_STEPPED, EXTRA_TAIL
 from pimloom.sim.record import Record
 from pimloom.workloads.model import Model
 from pimloom.workloads.request import Workload
-
-SCHEMA_VERSION = 1
 
 TIME_OF = {
     "mac": "mac_stalls",
@@ -58,6 +57,7 @@ def summary(arch: Arch, model: Model, workload: Workload, site: Site, record: Re
         "tokens_per_s": workload.generate * workload.batch / total_s,
         "average_power_W": priced.total_pJ / total_ns * 1e-3,
         **_pace(arch, site, record, total_s),
+        "energy_per_token_pJ": priced.total_pJ / (workload.generate * workload.batch),
         "energy_pJ": priced.components_pJ | {"total": priced.total_pJ},
         "energy_by_operator_pJ": energy_by_class(arch, works, latency_share, priced.total_pJ),
         "energy_left_out": list(priced.left_out),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pimloom.reports.baselines import Baseline
@@ -49,6 +50,10 @@ def headline(summary: Summary) -> list[tuple[str, str]]:
     ]
 
 
+MOST_POINTS = 24
+"""So many points of a sweep are printed; its table has all."""
+
+
 def print_summary(summary: Summary, console: Console, baselines: Sequence[Baseline] = ()) -> None:
     """Print the main figures, what time and energy went into, and the comparison with other processors."""
     from rich.columns import Columns
@@ -89,6 +94,26 @@ def print_baselines(summary: Summary, console: Console, baselines: Sequence[Base
     console.print(table)
     for i, note in enumerate(notes, start=1):
         console.print(f"[{i}] {note}", markup=False, highlight=False, style="dim")
+
+
+def print_points(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], console: Console) -> None:
+    """Print the main figures of a sweep's points, by models, machines and the values of `keys`."""
+    names = [*(name for name in ("model", "arch") if len({row[name] for row in rows}) > 1), *keys]
+    last = [name.rpartition(".")[2] for name in names]
+    headings = [word if last.count(word) == 1 else name for name, word in zip(names, last, strict=True)]
+    table = _table("", *headings, "time", "tokens/s", "energy/token", "power", right=len(names))
+    for row in rows[:MOST_POINTS]:
+        figures = ("failed",) if row["error"] else (
+            seconds(row["total_time_ns"]), f"{row['tokens_per_s']:.4g}",
+            joules(row["energy_per_token_pJ"]), f"{row['average_power_W']:.4g} W",
+        )  # fmt: skip
+        _row(table, *(_plain(row[name]) for name in names), *figures)
+    console.print(table)
+
+
+def _plain(value: Any) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:.6g}" if is_number else value if isinstance(value, str) else json.dumps(value)
 
 
 def _energy_table(summary: Summary) -> Table:

@@ -6,7 +6,6 @@ file would go unnoticed. The cache folder is therefore named by a hash of all of
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -15,17 +14,9 @@ from typing import TypeVar, cast
 
 import numba
 
+from pimloom.sim.source import source_hash
+
 F = TypeVar("F", bound=Callable[..., object])
-
-
-def source_hash() -> str:
-    """Return 16 hex digits that change with any Python file of the package."""
-    digest = hashlib.sha256()
-    package = Path(__file__).resolve().parents[1]
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _cache_folder() -> str:

@@ -94,7 +94,7 @@ def read_model(name_or_path: str) -> Node:
     Raises InputError with all that is wrong.
     """
     config = huggingface.config_path(name_or_path)
-    return read("model", name_or_path) if config is None else huggingface.read_config(config)
+    return read(Model, "model", name_or_path) if config is None else huggingface.read_config(config)
 
 
 def load_model(name_or_path: str, overrides: Sequence[str | Override] = ()) -> tuple[Model, Document]:

@@ -12,9 +12,9 @@ from pimloom.workloads.model import Model
 class Workload(Strict):
     """One run. Every sequence of the batch has the same prompt length and the same number of new tokens."""
 
-    prompt: Count
+    prompt: Count = 1
     """Tokens given."""
-    generate: Count
+    generate: Count = 128
     """New tokens asked for."""
     batch: Count = 1
     """Sequences side by side."""
@@ -41,14 +41,11 @@ class _Settings(Strict):
     workload: Workload
 
 
-def load_workload(
-    prompt: int, generate: int, batch: int, embedding: bool, head: bool, overrides: Sequence[str | Override] = ()
-) -> Workload:
-    """A workload from options and `workload.key=value` overrides.
+def load_workload(overrides: Sequence[str | Override] = (), **options: int | bool) -> Workload:
+    """A workload from options, named as the fields, and `workload.key=value` overrides.
 
     Raises InputError with everything that is wrong; an option is named as the command line writes it.
     """
-    options = {"prompt": prompt, "generate": generate, "batch": batch, "embedding": embedding, "head": head}
 
     def node(value: object, name: str) -> Node:
         place = Place(f"--{name}", 1, 1)
@@ -61,9 +58,7 @@ def load_workload(
 
 def by_target(overrides: Sequence[Override]) -> tuple[list[Override], list[Override], list[Override]]:
     """Deal out overrides to arch, model and workload: `model.` and `workload.` keys go there, others to the arch."""
-    of_model = [
-        replace(o, key=o.key.removeprefix("model.")) for o in overrides if o.key.startswith("model.")
-    ]
+    of_model = [replace(o, key=o.key.removeprefix("model.")) for o in overrides if o.key.startswith("model.")]
     of_workload = [o for o in overrides if o.key.startswith("workload.")]
     of_arch = [o for o in overrides if not o.key.startswith(("model.", "workload."))]
     return of_arch, of_model, of_workload

@@ -17,6 +17,7 @@ from numba.core.dispatcher import Dispatcher
 import pimloom
 from pimloom import sim
 from pimloom.sim import jit
+from pimloom.sim.source import source_hash
 
 PACKAGE = Path(pimloom.__file__).parent
 
@@ -46,7 +47,7 @@ def test_the_cache_changes_with_every_file(tmp_path: Path) -> None:
     """An edit, a new file, a new name: each is another folder; the same source is the same folder."""
     code = """
 from pathlib import Path
-from pimloom.sim.jit import source_hash
+from pimloom.sim.source import source_hash
 files = sorted(Path("pimloom").rglob("*.py"))
 print(len(files))
 print(source_hash())
@@ -64,7 +65,7 @@ Path("pimloom/newer.py").unlink()
 print(source_hash())
 """
     count, first, again, *others, last = in_copy(tmp_path, code)
-    assert first == again == last == jit.source_hash()
+    assert first == again == last == source_hash()
     assert len(others) == int(count) + 2
     assert len({first, *others}) == len(others) + 1
 
@@ -72,7 +73,7 @@ print(source_hash())
 def test_the_cache_is_below_the_folder_asked_for(tmp_path: Path) -> None:
     """An explicit NUMBA_CACHE_DIR does not switch the guard off."""
     code = "import numba; from pimloom.sim import jit; print(numba.config.CACHE_DIR)"
-    key = f"{jit.source_hash()}-py{sys.version_info.major}{sys.version_info.minor}"
+    key = f"{source_hash()}-py{sys.version_info.major}{sys.version_info.minor}"
     for variable, folder in (("NUMBA_CACHE_DIR", "a"), ("XDG_CACHE_HOME", "b/pimloom")):
         root = tmp_path / variable
         root.mkdir()
@@ -81,8 +82,8 @@ def test_the_cache_is_below_the_folder_asked_for(tmp_path: Path) -> None:
 
 
 def test_the_cache_of_this_process() -> None:
-    assert jit.source_hash() in str(numba.config.CACHE_DIR)
-    assert re.fullmatch("[0-9a-f]{16}", jit.source_hash())
+    assert source_hash() in str(numba.config.CACHE_DIR)
+    assert re.fullmatch("[0-9a-f]{16}", source_hash())
 
 
 def test_kernels_have_the_flags_of_the_one_decorator() -> None:

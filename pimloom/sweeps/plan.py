@@ -1,0 +1,235 @@
+"""From what is asked for to points: each a run with everything resolved, named by the hash of all that decides it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from pimloom.arch.document import ConflictError, Document, InputError, Override, read, validate
+from pimloom.arch.machine import Arch
+from pimloom.arch.tree import Node
+from pimloom.reports.definitions import SCHEMA_VERSION
+from pimloom.run import Setup
+from pimloom.sim.source import source_hash
+from pimloom.sweeps.description import Grid, Request
+from pimloom.workloads.model import Model, read_model
+from pimloom.workloads.request import Workload, by_target, load_workload
+
+Value = str | int | float | bool | None
+M = TypeVar("M", bound=BaseModel)
+
+UNKNOWN = "n/a"
+"""Stands for the value of a key that a refused point never came to have."""
+MAX_LINES = 20
+"""Of complaints; a wrong name in a large sweep can cause thousands."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to come by a run: the names of its model and machine, and what is put over them."""
+
+    model: str
+    arch: str
+    overrides: tuple[Override, ...]
+
+
+@dataclass
+class Resolver:
+    """Turns recipes into setups. It reads every file once, so that a file edited meanwhile changes nothing."""
+
+    roots: dict[tuple[str, str], Node] = field(default_factory=dict)
+    latest: dict[tuple[str, str], tuple[str, tuple[Any, Document]]] = field(default_factory=dict, repr=False)
+    """Kind and name -> the overrides of the description that was resolved last, and what came of them."""
+
+    def setup(self, recipe: Recipe) -> Setup:
+        """Return a checked run, not yet placed in memory.
+
+        Raises InputError for what is wrong, ConflictError for values that do not go together.
+        """
+        of_arch, of_model, of_workload = by_target(recipe.overrides)
+        arch, arch_document = self._resolve(Arch, "arch", recipe.arch, of_arch)
+        model, model_document = self._resolve(Model, "model", recipe.model, of_model)
+        workload = load_workload(of_workload)
+        workload.check_fits(model)
+        return Setup(model, arch, workload, {"arch": arch_document, "model": model_document})
+
+    def _resolve(
+        self, cls: type[M], kind: str, name: str, overrides: Sequence[Override]
+    ) -> tuple[M, Document]:
+        at = kind, name
+        if at not in self.roots:
+            self.roots[at] = read_model(name) if kind == "model" else read(cls, kind, name)
+        given = json.dumps([(override.key, override.leaf.plain()) for override in overrides])
+        if self.latest.get(at, ("",))[0] != given:
+            self.latest[at] = given, validate(cls, kind, self.roots[at], overrides)
+        return self.latest[at][1]
+
+    def name(self, kind: str, name_or_path: str) -> str:
+        """What a description calls itself, whether it goes with its overrides or not."""
+        tree = self.roots[kind, name_or_path].value
+        return str(tree["name"].value) if isinstance(tree, dict) and "name" in tree else name_or_path
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row of the table.
+
+    values: the value that each swept key has in it
+    id, network, workload: None where the values do not go together; `error` says why
+    """
+
+    recipe: Recipe
+    model: str
+    arch: str
+    values: dict[str, Value]
+    id: str | None = None
+    network: Model | None = None
+    workload: Workload | None = None
+    error: str = ""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What points are sorted by, and what no two have in common."""
+        return (self.model, self.arch, *map(_sortable, self.values.values()))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All points of a sweep, each once, sorted by model, machine and swept keys.
+
+    keys: what is swept, in order of appearance; members[grid]: the numbers of its points
+    """
+
+    request: Request
+    resolver: Resolver
+    source: str
+    keys: tuple[str, ...]
+    points: tuple[Point, ...]
+    members: tuple[tuple[int, ...], ...]
+
+
+def identity(setup: Setup, source: str) -> str:
+    """Return the name of a run: 32 hex digits of a hash of everything that its result depends on.
+
+    source: the hash of the package's code, so that a corrected simulator never serves old numbers
+    """
+    digest = hashlib.sha256(f"{SCHEMA_VERSION} {source}".encode())
+    for part in (setup.model, setup.arch, setup.workload):
+        digest.update(b"\0" + part.model_dump_json().encode())
+    return digest.hexdigest()[:32]
+
+
+def plan(request: Request, max_points: int) -> Plan:
+    """Resolve every point of a sweep.
+
+    Raises InputError if there are more than `max_points`, for whatever is wrong with any of them, and if the values
+    of none go together.
+    """
+    if len(request) > max_points:
+        raise InputError(f"{request.name}: {len(request)} points are more than --max-points {max_points}")
+    keys = tuple(dict.fromkeys(key for grid in request.grids for axis in grid.axes for key in axis.keys))
+    planner = _Planner(request, keys)
+    found: dict[tuple[Any, ...], Point] = {}
+    members: list[list[tuple[Any, ...]]] = []
+    for grid in request.grids:
+        points = list(planner.points(grid))
+        members.append([point.key for point in points])
+        found |= {point.key: point for point in points}
+    planner.raise_if_wrong(list(found.values()))
+    points = sorted(found.values(), key=lambda point: point.key)
+    numbers = {point.key: number for number, point in enumerate(points)}
+    return Plan(
+        request, planner.resolver, planner.source, keys, tuple(points),
+        tuple(tuple(sorted({numbers[key] for key in grid})) for grid in members),
+    )  # fmt: skip
+
+
+class _Planner:
+    """What resolving one point leaves for the next."""
+
+    def __init__(self, request: Request, keys: tuple[str, ...]) -> None:
+        self.request, self.keys = request, keys
+        self.resolver, self.source = Resolver(), source_hash()
+        self.wrong: dict[str, None] = {}
+
+    def points(self, grid: Grid) -> Iterator[Point]:
+        """The points of a grid; what is wrong is noted. Models vary fastest, as they share a resolved machine."""
+        steps = [range(len(axis.steps)) for axis in grid.axes]
+        for arch, chosen in product(self.request.archs, product(*steps)):
+            swept = [o for axis, step in zip(grid.axes, chosen, strict=True) for o in axis.overrides(step)]
+            names = {override.key for override in swept}
+            fixed = [override for override in self.request.fixed if override.key not in names]
+            for model in self.request.models:
+                try:
+                    yield self.point(Recipe(model, arch, (*fixed, *swept)))
+                except InputError as error:
+                    self.wrong |= dict.fromkeys(str(error).splitlines())
+
+    def point(self, recipe: Recipe) -> Point:
+        """Resolve one point; raises InputError for what is wrong with it in any combination."""
+        try:
+            setup = self.resolver.setup(recipe)
+        except ConflictError as error:
+            values = self.values(replace(recipe, overrides=self.request.fixed))
+            values |= {o.key: o.leaf.plain() for o in recipe.overrides if o.key in self.keys}
+            model, arch = (self.resolver.name(kind, getattr(recipe, kind)) for kind in ("model", "arch"))
+            return Point(recipe, model, arch, values, error=error.reason)
+        return Point(
+            recipe, setup.model.name, setup.arch.name, {key: _value(setup, key) for key in self.keys},
+            identity(setup, self.source), setup.model, setup.workload,
+        )  # fmt: skip
+
+    def values(self, recipe: Recipe) -> dict[str, Value]:
+        """The values that keys have where they are not swept."""
+        try:
+            setup = self.resolver.setup(recipe)
+        except InputError:
+            return dict.fromkeys(self.keys, UNKNOWN)
+        return {key: _value(setup, key) for key in self.keys}
+
+    def raise_if_wrong(self, points: Sequence[Point]) -> None:
+        """Raise InputError for all that was noted, for points of which none can run, for names that say too little."""
+        refused = dict.fromkeys(point.error for point in points)
+        lines = list(self.wrong or ([] if any(point.id for point in points) else refused))
+        for kind in ("model", "arch"):
+            names: dict[str, str] = {}
+            for point in points:
+                path = getattr(point.recipe, kind)
+                other = names.setdefault(getattr(point, kind), path)
+                if other != path:
+                    lines.append(f"{path}: {other} has the same name; give one of them another")
+                    break
+        if lines:
+            more = [f"and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+            raise InputError("\n".join(lines[:MAX_LINES] + more))
+
+
+def _value(setup: Setup, key: str) -> Value:
+    """The value of a key in a resolved run; lists and mappings as JSON."""
+    here: Any = setup.arch
+    head, _, rest = key.partition(".")
+    if head in ("model", "workload"):
+        here, key = getattr(setup, head), rest
+    for part in key.split("."):
+        if isinstance(here, BaseModel):
+            here = getattr(here, part)
+        else:
+            here = here[int(part) if isinstance(here, list | tuple) else part]
+    if isinstance(here, BaseModel):
+        here = here.model_dump(mode="json")
+    return here if isinstance(here, Value) else json.dumps(here)
+
+
+def _sortable(value: Value) -> tuple[int, Any]:
+    """Values of any types in one order: null, no and yes, numbers, texts."""
+    if value is None:
+        return 0, 0
+    if isinstance(value, str):
+        return 3, value
+    return (1 if isinstance(value, bool) else 2), value

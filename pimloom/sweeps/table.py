@@ -1,0 +1,154 @@
+"""The table of a sweep: a row a point, what was swept, then results; the same bytes however the points were run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pimloom.reports.baselines import Baseline, compare
+from pimloom.sweeps.plan import Plan, Point, Value
+from pimloom.sweeps.store import Outcome, replace_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PARQUET, CSV, SWEEP = "table.parquet", "table.csv", "sweep.json"
+SWEEP_SCHEMA_VERSION = 1
+LEFT_OUT = ("schema_version", "model", "arch", "workload", "simulator")
+"""Of the summary: what a row says elsewhere, and what differs between two runs of the same thing."""
+
+Row = dict[str, Value]
+
+
+def rows(plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Row]:
+    """Return the table's rows in the plan's order; outcomes: by the points' ids."""
+    known: dict[tuple[int, str], list[Baseline]] = {}
+    found = []
+    for point in plan.points:
+        row: Row = {"model": point.model, "arch": point.arch, **point.values}
+        outcome = outcomes[point.id] if point.id else Outcome(None, point.error)
+        if outcome.summary is not None and point.network and point.workload:
+            of = id(point.network), point.workload.model_dump_json()
+            if of not in known:
+                known[of] = compare(point.network, point.workload)
+            row |= _flat({k: v for k, v in outcome.summary.items() if k not in LEFT_OUT})
+            row |= dict(_against(outcome.summary, known[of]))
+        found.append(row | {"error": outcome.error, "point": point.id})
+    return found
+
+
+def write(folder: Path, plan: Plan, table: Sequence[Row]) -> None:
+    """Write the table as Parquet and CSV, and what the sweep was asked for as JSON.
+
+    Raises OSError if the folder cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = _columns(plan, table)
+    arrow = pa.table({name: _array(values) for name, values in columns.items()})
+    replace_file(folder / PARQUET, lambda path: pq.write_table(arrow, path, compression="zstd"))
+    replace_file(folder / CSV, lambda path: _write_csv(path, columns))
+    text = json.dumps(_as_json(plan), indent=2, ensure_ascii=False) + "\n"
+    replace_file(folder / SWEEP, lambda path: _write_text(path, text))
+
+
+def _columns(plan: Plan, table: Sequence[Row]) -> dict[str, list[Value]]:
+    """Return the columns: names, swept keys, results in the order of the summary, what else is known."""
+    first = ["model", "arch", *plan.keys]
+    results = dict.fromkeys(name for row in table for name in row)
+    names = [*first, *(name for name in results if name not in (*first, "error", "point")), "error", "point"]
+    return {name: [row.get(name) for row in table] for name in names}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Row:
+    """Return the scalars of a summary by dotted keys; lists are left to the point's own files."""
+    found: Row = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        elif not isinstance(value, list):
+            found[prefix + key] = value
+    return found
+
+
+def _against(summary: Mapping[str, Any], baselines: Sequence[Baseline]) -> Iterator[tuple[str, Value]]:
+    total_pJ = summary["energy_pJ"]["total"]
+    for b in baselines:
+        name = re.sub(r"\W+", "_", b.name)
+        yield f"speedup_over.{name}", b.time_ns / summary["total_time_ns"]
+        yield f"energy_saving_over.{name}", None if b.energy_pJ is None else b.energy_pJ / total_pJ
+
+
+def _array(values: Sequence[Value]) -> pa.Array:
+    """Return a column of the narrowest type that holds all its values; of several types, as text."""
+    import pyarrow as pa
+
+    types = {type(value) for value in values if value is not None}
+    if types <= {int, float}:
+        return pa.array(values, pa.int64() if types == {int} else pa.float64())
+    if types == {bool}:
+        return pa.array(values, pa.bool_())
+    return pa.array([None if value is None else _text(value) for value in values], pa.string())
+
+
+def _write_csv(path: Path, columns: Mapping[str, Sequence[Value]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        failed = [bool(error) for error in columns["error"]]
+        for is_failed, values in zip(failed, zip(*columns.values(), strict=True), strict=True):
+            missing = "" if is_failed else "n/a"
+            writer.writerow([missing if value is None else _cell(value) for value in values])
+
+
+def _cell(value: Value) -> Value:
+    return _text(value) if isinstance(value, bool) else value
+
+
+def _text(value: Value) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _as_json(plan: Plan) -> dict[str, Any]:
+    """Return what was asked for, resolved: figures are chosen by it."""
+    request = plan.request
+
+    def names(kind: str) -> list[str]:
+        paths = getattr(request, f"{kind}s")
+        of_path = {getattr(point.recipe, kind): getattr(point, kind) for point in plan.points}
+        return [of_path[path] for path in paths]
+
+    def points(grid: int) -> list[Point]:
+        return [plan.points[number] for number in plan.members[grid]]
+
+    return {
+        "schema_version": SWEEP_SCHEMA_VERSION,
+        "name": request.name,
+        "description": request.description,
+        "models": names("model"),
+        "archs": names("arch"),
+        "set": {override.key: override.leaf.plain() for override in request.fixed},
+        "grids": [
+            {
+                "name": grid.name,
+                "axes": [
+                    {
+                        "keys": list(axis.keys),
+                        "values": [[leaf.plain() for leaf in step] for step in axis.steps],
+                    }
+                    for axis in grid.axes
+                ],
+                "points": [point.id for point in points(number) if point.id],
+            }
+            for number, grid in enumerate(request.grids)
+        ],
+    }
