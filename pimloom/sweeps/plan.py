@@ -63,17 +63,21 @@ class Resolver:
         self, cls: type[M], kind: str, name: str, overrides: Sequence[Override]
     ) -> tuple[M, Document]:
         at = kind, name
-        if at not in self.roots:
-            self.roots[at] = read_model(name) if kind == "model" else read(cls, kind, name)
         given = json.dumps([(override.key, override.leaf.plain()) for override in overrides])
         if self.latest.get(at, ("",))[0] != given:
-            self.latest[at] = given, validate(cls, kind, self.roots[at], overrides)
+            self.latest[at] = given, validate(cls, kind, self.root(kind, name), overrides)
         return self.latest[at][1]
 
-    def name(self, kind: str, name_or_path: str) -> str:
-        """What a description calls itself, whether it goes with its overrides or not."""
-        tree = self.roots[kind, name_or_path].value
-        return str(tree["name"].value) if isinstance(tree, dict) and "name" in tree else name_or_path
+    def root(self, kind: str, name: str) -> Node:
+        """Return the tree of a description, read at its first use; raises InputError."""
+        if (kind, name) not in self.roots:
+            self.roots[kind, name] = read_model(name) if kind == "model" else read(Arch, kind, name)
+        return self.roots[kind, name]
+
+    def name(self, kind: str, name: str) -> str:
+        """What a description calls itself, whether it goes with its overrides or not; raises InputError."""
+        tree = self.root(kind, name).value
+        return str(tree["name"].value) if isinstance(tree, dict) and "name" in tree else name
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,8 @@ class _Planner:
         self.request, self.keys = request, keys
         self.resolver, self.source = Resolver(), source_hash()
         self.wrong: dict[str, None] = {}
+        self.conflicts: dict[str, None] = {}
+        self.paths: dict[tuple[str, str], str] = {}
 
     def points(self, grid: Grid) -> Iterator[Point]:
         """The points of a grid; what is wrong is noted. Models vary fastest, as they share a resolved machine."""
@@ -167,7 +173,9 @@ class _Planner:
             fixed = [override for override in self.request.fixed if override.key not in names]
             for model in self.request.models:
                 try:
-                    yield self.point(Recipe(model, arch, (*fixed, *swept)))
+                    point = self.point(Recipe(model, arch, (*fixed, *swept)))
+                    self.refuse_same_names(point)
+                    yield point
                 except InputError as error:
                     self.wrong |= dict.fromkeys(str(error).splitlines())
 
@@ -176,6 +184,7 @@ class _Planner:
         try:
             setup = self.resolver.setup(recipe)
         except ConflictError as error:
+            self.conflicts |= dict.fromkeys(str(error).splitlines())
             values = self.values(replace(recipe, overrides=self.request.fixed))
             values |= {o.key: o.leaf.plain() for o in recipe.overrides if o.key in self.keys}
             model, arch = (self.resolver.name(kind, getattr(recipe, kind)) for kind in ("model", "arch"))
@@ -193,18 +202,18 @@ class _Planner:
             return dict.fromkeys(self.keys, UNKNOWN)
         return {key: _value(setup, key) for key in self.keys}
 
+    def refuse_same_names(self, point: Point) -> None:
+        """Raise InputError if two descriptions go by one name: the table could not tell them apart."""
+        for kind, name, path in (
+            ("model", point.model, point.recipe.model), ("arch", point.arch, point.recipe.arch),
+        ):  # fmt: skip
+            other = self.paths.setdefault((kind, name), path)
+            if other != path:
+                raise InputError(f"{path}: {other} has the same name, {name!r}; give one of them another")
+
     def raise_if_wrong(self, points: Sequence[Point]) -> None:
-        """Raise InputError for all that was noted, for points of which none can run, for names that say too little."""
-        refused = dict.fromkeys(point.error for point in points)
-        lines = list(self.wrong or ([] if any(point.id for point in points) else refused))
-        for kind in ("model", "arch"):
-            names: dict[str, str] = {}
-            for point in points:
-                path = getattr(point.recipe, kind)
-                other = names.setdefault(getattr(point, kind), path)
-                if other != path:
-                    lines.append(f"{path}: {other} has the same name; give one of them another")
-                    break
+        """Raise InputError for all that was noted, or if there are points and the values of none go together."""
+        lines = list(self.wrong or ({} if any(point.id for point in points) else self.conflicts))
         if lines:
             more = [f"and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
             raise InputError("\n".join(lines[:MAX_LINES] + more))

@@ -53,7 +53,7 @@ class Store:
             return Outcome(None, str(json.loads((self.path(name) / FAILURE).read_bytes())["error"]))
         return None
 
-    def put(self, name: str, write: Callable[[Path], None]) -> None:
+    def put(self, name: str, write: Callable[[Path], object]) -> None:
         """Let `write` fill the folder of a point. If another process has put its result meanwhile, that one stays.
 
         Raises OSError if the folder cannot be written.
@@ -76,7 +76,7 @@ class Store:
     def put_failure(self, name: str, error: str, trace: str) -> None:
         """Note that a point failed, and how."""
         text = json.dumps({"error": error, "trace": trace.splitlines()}, indent=2) + "\n"
-        self.put(name, lambda folder: _write(folder / FAILURE, text))
+        self.put(name, lambda folder: (folder / FAILURE).write_text(text, encoding="utf-8"))
 
     def adopt(self, name: str, other: Store) -> None:
         """Copy a point from another store."""
@@ -102,7 +102,7 @@ def temporary(target: Path) -> Iterator[Path]:
         _remove(path)
 
 
-def replace_file(target: Path, write: Callable[[Path], None]) -> None:
+def replace_file(target: Path, write: Callable[[Path], object]) -> None:
     """Let `write` write a file under a temporary name and put it in the place of `target`."""
     with temporary(target) as staged:
         write(staged)
@@ -132,10 +132,6 @@ def _started(pid: int) -> str | None:
     except PermissionError:
         pass
     return "0"
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _copy(source: Path, target: Path) -> None:

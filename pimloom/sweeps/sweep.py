@@ -96,9 +96,12 @@ def sweep(
         if axes or not isinstance(models, str):
             raise InputError("a sweep needs machines, or the name of a sweep alone")
         return run_sweep(load_sweep(models, overrides), out, **options)
-    names = [[given] if isinstance(given, str) else list(given) for given in (models, archs)]
     texts = [f"{key}={_values(values)}" for key, values in (axes or {}).items()]
-    return run_sweep(make_sweep(*names, texts, overrides), out, **options)
+    return run_sweep(make_sweep(_names(models), _names(archs), texts, overrides), out, **options)
+
+
+def _names(given: str | Sequence[str]) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given
 
 
 def _values(given: Any) -> str:
@@ -133,7 +136,8 @@ def run_sweep(
     _make(store)
     store.clean()
     wanted = {point.id: point for point in planned.points if point.id}
-    outcomes = {name: found for name in wanted if (found := _known(name, store, others))}
+    # Only what the table needs of a point is kept: the times of its tokens would be very many numbers.
+    outcomes = {name: table.brief(found) for name in wanted if (found := _known(name, store, others))}
     again = {name for name, found in outcomes.items() if retry_failed and found.summary is None}
     jobs = [
         Job(name, point.recipe, name in again)
@@ -164,7 +168,7 @@ def run_sweep(
                         progress(tally())
         finally:
             store.clean()
-    outcomes |= {job.id: _outcome(store, job.id) for job in jobs}
+    outcomes |= {job.id: table.brief(_outcome(store, job.id)) for job in jobs}
     rows = table.rows(planned, outcomes)
     table.write(store.folder, planned, rows)
     return Swept(store.folder, planned, rows, tally())

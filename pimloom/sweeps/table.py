@@ -24,8 +24,15 @@ LEFT_OUT = ("schema_version", "model", "arch", "workload", "simulator")
 Row = dict[str, Value]
 
 
+def brief(outcome: Outcome) -> Outcome:
+    """Return an outcome with the summary as columns: its scalars by dotted keys, no lists."""
+    if outcome.summary is None:
+        return outcome
+    return Outcome(_flat({key: value for key, value in outcome.summary.items() if key not in LEFT_OUT}))
+
+
 def rows(plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Row]:
-    """Return the table's rows in the plan's order; outcomes: by the points' ids."""
+    """Return the table's rows in the plan's order; outcomes: brief ones, by the points' ids."""
     known: dict[tuple[int, str], list[Baseline]] = {}
     found = []
     for point in plan.points:
@@ -35,8 +42,7 @@ def rows(plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Row]:
             of = id(point.network), point.workload.model_dump_json()
             if of not in known:
                 known[of] = compare(point.network, point.workload)
-            row |= _flat({k: v for k, v in outcome.summary.items() if k not in LEFT_OUT})
-            row |= dict(_against(outcome.summary, known[of]))
+            row |= outcome.summary | dict(_against(outcome.summary, known[of]))
         found.append(row | {"error": outcome.error, "point": point.id})
     return found
 
@@ -54,7 +60,7 @@ def write(folder: Path, plan: Plan, table: Sequence[Row]) -> None:
     replace_file(folder / PARQUET, lambda path: pq.write_table(arrow, path, compression="zstd"))
     replace_file(folder / CSV, lambda path: _write_csv(path, columns))
     text = json.dumps(_as_json(plan), indent=2, ensure_ascii=False) + "\n"
-    replace_file(folder / SWEEP, lambda path: _write_text(path, text))
+    replace_file(folder / SWEEP, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _columns(plan: Plan, table: Sequence[Row]) -> dict[str, list[Value]]:
@@ -77,7 +83,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Row:
 
 
 def _against(summary: Mapping[str, Any], baselines: Sequence[Baseline]) -> Iterator[tuple[str, Value]]:
-    total_pJ = summary["energy_pJ"]["total"]
+    total_pJ = summary["energy_pJ.total"]
     for b in baselines:
         name = re.sub(r"\W+", "_", b.name)
         yield f"speedup_over.{name}", b.time_ns / summary["total_time_ns"]
@@ -112,10 +118,6 @@ def _cell(value: Value) -> Value:
 
 def _text(value: Value) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _as_json(plan: Plan) -> dict[str, Any]:
