@@ -353,6 +353,7 @@ def sweep(
 
     from pimloom.sweeps.sweep import Tally, run_sweep
 
+    _check_folder(out)
     request = _request(names, axis or [], override or [])
     last = Tally(len(request))
     started = said = time.monotonic()

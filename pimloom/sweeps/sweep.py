@@ -128,7 +128,7 @@ def run_sweep(
     retry_failed: points that failed before are run again; announce: called before anything is run
     Raises InputError for anything wrong with the request or the folders, before anything runs.
     """
-    store = _store(Path(out))
+    store = Store(Path(out))
     others = [_other(Path(folder)) for folder in reuse]
     if workers is not None and workers < 1:
         raise InputError(f"--workers {workers}: should be at least 1")
@@ -172,13 +172,6 @@ def run_sweep(
     rows = table.rows(planned, outcomes)
     table.write(store.folder, planned, rows)
     return Swept(store.folder, planned, rows, tally())
-
-
-def _store(folder: Path) -> Store:
-    for place in (folder, *folder.absolute().parents):
-        if place.exists() and not place.is_dir():
-            raise InputError(f"{place}: is a file, not a folder")
-    return Store(folder)
 
 
 def _other(folder: Path) -> Store:
