@@ -755,10 +755,13 @@ def _sweep_gist(name: str) -> str:
 
 def _request(names: Sequence[str], axes: Sequence[str], overrides: Sequence[str]) -> Request:
     """Return what a sweep is asked for, from its file or from the words of the command line."""
-    from pimloom.arch.tree import InputError
+    from pimloom.arch.document import InputError, shipped
     from pimloom.sweeps.description import load_sweep, make_sweep
+    from pimloom.workloads.huggingface import config_path
 
     match names:
+        case [name] if name in shipped("model") or config_path(name):
+            raise InputError(f"{name}: is a model, and a machine is missing after it")
         case [name] if axes:
             raise InputError(
                 f"{name}: -s goes with a model and a machine; a sweep's file says what it sweeps"

@@ -343,7 +343,7 @@ def test_override_changes_the_rules(trace: Path) -> None:
 # --- check, list, show, diff --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", sorted(set(FOLDERS) - {"sweep"}))
+@pytest.mark.parametrize("kind", sorted(FOLDERS))
 def test_everything_shipped_is_right(kind: str) -> None:
     names = shipped(kind)
     done = run("check", *names)
@@ -357,6 +357,7 @@ def test_check_says_what_a_description_amounts_to() -> None:
     assert "GB/s at the pins" in run("check", "gddr6_aim").out
     assert "OK: model gpt2-tiny, 132,928 parameters" in run("check", TINY).out
     assert run("check", TINY).out.count("OK") == run("check", f"{TINY}/config.json").out.count("OK") == 1
+    assert "OK: sweep pim-gpt-study, 5 grids, 160 points" in run("check", "pim-gpt-study").out
 
 
 def test_check_goes_on_after_an_error(tmp_path: Path) -> None:
@@ -365,13 +366,13 @@ def test_check_goes_on_after_an_error(tmp_path: Path) -> None:
     done = run("check", str(sweep), "gpt2-small", "nothing.yaml")
     assert done.code == 2
     assert done.out.startswith("gpt2-small: OK: model")
-    assert "sweeps are not supported yet" in done.err
+    assert f"{sweep}:1:1: models: missing" in done.err
     assert "nothing.yaml: cannot be read: No such file or directory" in done.err
 
 
 def test_list() -> None:
     everything = run("list").out
-    for what, kind in (("models", "model"), ("archs", "arch"), ("dram", "dram")):
+    for what, kind in (("models", "model"), ("archs", "arch"), ("dram", "dram"), ("sweeps", "sweep")):
         lines = run("list", what).out.splitlines()
         assert [line.split()[0] for line in lines] == shipped(kind)
         assert all(f"  {line}" in everything for line in lines)
@@ -545,6 +546,95 @@ def test_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     done = run(*SMALL_RUN, "--out", str(tmp_path / "new" / "out"))
     assert done == Run(2, "", f"{tmp_path}: this folder cannot be written\n")
+
+
+# --- sweep --------------------------------------------------------------------------------------------------
+
+TINY_SWEEP = (
+    "sweep",
+    TINY,
+    "pim-gpt",
+    "-s",
+    "pim.lanes=8,16,32",
+    "-o",
+    "workload.generate=2",
+    "--workers",
+    "1",
+)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+    """What a small sweep prints and leaves behind."""
+    folder = tmp_path_factory.mktemp("sweep") / "out"
+    return run(*TINY_SWEEP, "--out", str(folder)), folder
+
+
+def test_sweep(swept: tuple[Run, Path]) -> None:
+    done, folder = swept
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert [line.split()[0] for line in lines[1:6]] == ["lanes", "─" * len(lines[2].strip()), "8", "16", "32"]
+    assert "3 points: 2 run, 0 reused, 1 failed" in lines
+    assert lines[-2:] == [f"  {folder}/table.parquet", f"  {folder}/table.csv"]
+    assert "1 failed: pim.lanes: 32 lanes, but an access of 32 B has only 16 elements of 2 B\n" in done.err
+    rows = (folder / "table.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[0].startswith("model,arch,pim.lanes,total_time_ns,")
+    assert [row.split(",")[2] for row in rows[1:]] == ["8", "16", "32"]
+
+
+def test_sweep_goes_on(swept: tuple[Run, Path]) -> None:
+    _, folder = swept
+    again = run(*TINY_SWEEP, "--out", str(folder), "--json")
+    told = json.loads(again.out)
+    assert told.pop("seconds") < 60
+    assert told == {
+        "points": 3, "run": 0, "reused": 2, "failed": 1,
+        "files": [f"{folder}/table.parquet", f"{folder}/table.csv"],
+    }  # fmt: skip
+
+
+def test_sweep_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(
+        f"kind: sweep\nversion: 1\nname: two\nmodels: [{TINY}/]\narchs: [pim-gpt]\n"
+        "set: {workload.generate: 2}\ngrids: {a: {pim.lanes: [8]}, b: {dram.channels: [4]}}\n",
+        encoding="utf-8",
+    )
+    done = run("sweep", str(file), "--out", str(tmp_path / "out"))
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("2 points: 2 run, 0 reused, 0 failed\n")
+    assert "OK: sweep two, 2 grids, 2 points" in run("check", str(file)).out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((TINY,), "gpt2-tiny: is a model, and a machine is missing after it"),
+        (("gpt2-small",), "gpt2-small: is a model, and a machine is missing after it"),
+        (("pim-gpt-stdy",), "did you mean 'pim-gpt-study'"),
+        (("pim-gpt-study", "-s", "dram.channels=4"), "a sweep's file says what it sweeps"),
+        (("a", "b", "c"), "should be a sweep, or a model and a machine"),
+        ((TINY, "pim-gpt", "-s", "dram.chanels=4"), "did you mean 'channels'?"),
+        ((TINY, "pim-gpt", "-s", "dram.channels=1:99:1", "--max-points", "98"), "99 points are more than"),
+        ((TINY, "pim-gpt", "-s", "dram.channels=4:8"), "a range is FIRST:LAST:STEP"),
+        ((TINY, "pim-gpt", "--reuse", "/nowhere"), "/nowhere: holds no points of a sweep to reuse"),
+        ((TINY, "pim-gpt", "--workers", "0"), "--workers 0: should be at least 1"),
+        ((TINY, "pim-gpt", "-s", "pim.lanes=32,64"), "pim.lanes: 32 lanes, but"),
+    ],
+)
+def test_sweep_that_cannot_be(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = run("sweep", *words, "--out", str(tmp_path / "out"))
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_sweep_of_which_all_fails(tmp_path: Path) -> None:
+    words = ("sweep", TINY, "pim-gpt", "-o", "mapping.max_tokens=1000000000", "--out", str(tmp_path))
+    done = run(*words, "--workers", "1")
+    assert done.code == 1
+    assert "1 failed: gpt2-tiny does not fit into pim-gpt" in done.err
 
 
 # --- failures -----------------------------------------------------------------------------------------------
