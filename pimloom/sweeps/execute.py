@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from pimloom.arch.document import InputError
+from pimloom.run import run
 from pimloom.sim.source import source_hash
 from pimloom.sweeps.plan import Recipe, Resolver
 from pimloom.sweeps.store import Store
@@ -114,13 +115,22 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 _office: Office
+_is_current: bool
 """This worker's; set by `_begin`."""
 
 
 def _begin(office: Office) -> None:
-    """Make this process a worker: an interrupt is for its parent to handle, and without parent it ends."""
-    global _office  # noqa: PLW0603
-    _office = office
+    """Make this process a worker: an interrupt is for its parent to handle, and without parent it ends.
+
+    All code that a run takes is loaded before the source is compared with the plan's: an edit after that changes
+    neither what is run nor what it is called.
+    """
+    import pimloom.reports.result
+    import pimloom.sim.engine
+    import pimloom.sim.record  # noqa: F401
+
+    global _office, _is_current  # noqa: PLW0603
+    _office, _is_current = office, source_hash() == office.source
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None
@@ -134,9 +144,7 @@ def _begin(office: Office) -> None:
 
 def _work(job: Job) -> Status:
     """Run a point and put what came of it into the store."""
-    from pimloom.run import run
-
-    if source_hash() != _office.source:
+    if not _is_current:
         raise RuntimeError("the package's source has changed since the sweep began; start it again")
     store = Store(_office.folder)
     found = store.read(job.id)

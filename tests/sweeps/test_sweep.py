@@ -135,6 +135,23 @@ def test_from_python(tmp_path: Path) -> None:
     assert pimloom.sweep(TINY, ["pim-gpt"], zipped, out=tmp_path, overrides=KEYS).tally == Tally(2, reused=2)
 
 
+def test_workers_load_all_code_before_they_begin() -> None:
+    """Or an edit of a file that is loaded later would be run under the name of the source before it."""
+    code = f"""
+import os, sys
+from pimloom.sweeps import execute
+from pimloom.sweeps.plan import Resolver, Recipe
+execute.parent_process = lambda: type("Parent", (), {{"sentinel": os.pipe()[0]}})
+execute._begin(execute.Office(Resolver(), None, ""))
+before = set(sys.modules)
+from pimloom.run import prepare, run
+run(prepare({TINY!r}, "pim-gpt", generate=2)).json()
+print(*(name for name in set(sys.modules) - before if name.startswith("pimloom")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stderr, done.stdout) == ("", "\n")
+
+
 # --- processes ----------------------------------------------------------------------------------------------
 
 
