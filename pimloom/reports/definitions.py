@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-
 SCHEMA_VERSION = 1
 """Of the summary's layout."""
 RESULT = "result.json"
