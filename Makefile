@@ -1,4 +1,5 @@
 # make demo   simulate GPT2-medium on PIM-GPT; tables and pictures in out/demo
+# make study  sweep PIM-GPT one parameter at a time over eight models (two minutes on two cores); the figures of docs/study.md
 # make test   the test suite without the slow tests
 # make slow   the slow tests and the benchmarks
 # make lint   style, types, layers
@@ -12,10 +13,15 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(or $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done),python3)
 
-.PHONY: demo test slow lint lock clean
+.PHONY: demo study test slow lint lock clean
 
 demo: .venv/installed-test
 	$(BIN)/pimloom simulate gpt2-medium pim-gpt --prompt 1 --generate 256 --out out/demo
+
+study: .venv/installed-test
+	$(BIN)/pimloom sweep pim-gpt-study --out out/study
+	$(BIN)/pimloom plot out/study --kind line --format png --out docs/images/study
+	$(BIN)/pimloom plot out/study --grid tokens --kind bars --format png --out docs/images/study
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 -m "not slow and not bench"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -88,8 +89,8 @@ Overrides = Annotated[
         "-o",
         "--override",
         metavar="KEY=VALUE",
-        help="Change a value by its path in the YAML: dram.timing.nRP=20, asic.clock_Hz=1e8, model.layers=2. "
-        "May stand several times.",
+        help="Change a value by its path in the YAML: dram.channels=16, asic.clock_Hz=1e8, model.layers=2, "
+        "workload.generate=64. May stand several times.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.")]
@@ -332,6 +333,9 @@ def sweep(
         ),
     ] = None,
     override: Overrides = None,
+    prompt: Annotated[int | None, typer.Option(help="Tokens given, as -o workload.prompt.")] = None,
+    generate: Annotated[int | None, typer.Option(help="New tokens, as -o workload.generate.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Sequences, as -o workload.batch.")] = None,
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="Processes.", show_default="one a core")
     ] = None,
@@ -354,17 +358,22 @@ def sweep(
     from pimloom.sweeps.sweep import Tally, run_sweep
 
     _check_folder(out)
-    request = _request(names, axis or [], override or [])
-    last = Tally(len(request))
+    options = {"prompt": prompt, "generate": generate, "batch": batch}
+    given = [f"workload.{name}={value}" for name, value in options.items() if value is not None]
+    request = _request(names, axis or [], [*(override or []), *given])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as batch systems end a job
+    first, last = None, Tally(len(request))
     started = said = time.monotonic()
     try:
         with _progress(request.name, quiet) as progress:
 
             def tell(tally: Tally) -> None:
-                nonlocal last, said
-                last = tally
+                nonlocal first, last, said
+                first, last = first or tally, tally
                 if progress:
-                    progress(tally.done, tally.points, f"{request.name}: {_tally(tally)}")
+                    # The time left is reckoned from points that are run, not from those that were there.
+                    done, total = tally.done - first.done, tally.points - first.done
+                    progress(done, total, f"{request.name}: {_tally(tally)}")
                 elif not quiet and time.monotonic() - said > LOG_s:
                     said = time.monotonic()
                     typer.echo(f"{tally.done} of {tally.points} points: {_tally(tally)}", err=True)
@@ -388,8 +397,11 @@ def sweep(
         typer.echo(f"{swept.tally.points} points: {_tally(swept.tally)}")
         for file in files:
             typer.echo(f"  {file}")
-    for reason, count in swept.failures.items():
-        typer.echo(f"{count} failed: {reason}", err=True)
+    for reason, rows in swept.failures.items():
+        first_row = ", ".join(f"{key}={rows[0][key]}" for key in ("model", "arch", *swept.plan.keys))
+        typer.echo(f"{len(rows)} failed: {reason} (first: {first_row})", err=True)
+    if any(row["error"] and row["point"] for row in swept.rows):
+        typer.echo("failed points are not run again unless with --retry-failed", err=True)
     if swept.tally.failed == swept.tally.points:
         raise typer.Exit(FAILED)
 
@@ -428,10 +440,21 @@ def plot(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where figures go.", show_default="DIR/figures")
     ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="png|pdf|svg",
+            help="Write only this. May stand several times.",
+            show_default="all three",
+        ),
+    ] = None,
 ) -> None:
     """Draw a sweep as PNG, PDF and SVG; what is not said is chosen by what was swept."""
     from pimloom.arch.tree import InputError
-    from pimloom.reports.sweep_plots import Wanted, figures, load_sweep, save
+    from pimloom.reports.sweep_choice import Wanted, figures
+    from pimloom.reports.sweep_data import load_sweep
+    from pimloom.reports.sweep_plots import SUFFIXES, save
 
     fixed = {}
     for text in where or []:
@@ -444,11 +467,11 @@ def plot(
     swept = load_sweep(folder)
     specs = figures(swept, Wanted(kind=kind, x=x, y=y, hue=hue, over=over, grid=grid, where=fixed))
     with _busy(f"drawing {len(specs)} figures"):
-        paths = save(swept, specs, target)
+        paths = save(swept, specs, target, formats or SUFFIXES)
     for path in paths:
         typer.echo(path)
     if swept.failed:
-        typer.echo(f"{swept.failed} failed points are not drawn", err=True)
+        typer.echo(f"points that failed, and are not drawn: {swept.failed}", err=True)
 
 
 # --- checking -----------------------------------------------------------------------------------------------
@@ -750,7 +773,8 @@ def _sweep_gist(name: str) -> str:
     points = plan(request, len(request)).points
     refused = sum(point.id is None for point in points)
     also = f", {refused} of them impossible" if refused else ""
-    return f"{request.name}, {len(request.grids)} grids, {len(points)} points{also}"
+    grids = f"{len(request.grids)} grid{'s' * (len(request.grids) != 1)}"
+    return f"{request.name}, {grids}, {len(points)} point{'s' * (len(points) != 1)}{also}"
 
 
 def _request(names: Sequence[str], axes: Sequence[str], overrides: Sequence[str]) -> Request:
@@ -759,20 +783,24 @@ def _request(names: Sequence[str], axes: Sequence[str], overrides: Sequence[str]
     from pimloom.sweeps.description import load_sweep, make_sweep
     from pimloom.workloads.huggingface import config_path
 
-    match names:
-        case [name] if name in shipped("model") or config_path(name):
+    split = [[word.strip() for word in name.split(",")] for name in names]
+    match split:
+        case [[name]] if name in shipped("model") or config_path(name):
             raise InputError(f"{name}: is a model, and a machine is missing after it")
-        case [name] if axes:
+        case [[name]] if axes:
             raise InputError(
                 f"{name}: -s goes with a model and a machine; a sweep's file says what it sweeps"
             )
-        case [name]:
+        case [[name]]:
             return load_sweep(name, overrides)
+        case [models, archs] if set(models) <= set(shipped("arch")) and set(archs) <= set(shipped("model")):
+            raise InputError(f"{' '.join(names)}: the model comes first: {names[1]} {names[0]}")
         case [models, archs]:
-            return make_sweep(models.split(","), archs.split(","), axes, overrides)
+            return make_sweep(models, archs, axes, overrides)
         case _:
             raise InputError(
-                f"{' '.join(names)}: should be a sweep, or a model and a machine; several as A,B"
+                f"{' '.join(names)}: should be a sweep, or a model and a machine; several of them, and the values of "
+                "-s, have commas between them and no spaces"
             )
 
 

@@ -577,7 +577,9 @@ def test_sweep(swept: tuple[Run, Path]) -> None:
     assert [line.split()[0] for line in lines[1:6]] == ["lanes", "─" * len(lines[2].strip()), "8", "16", "32"]
     assert "3 points: 2 run, 0 reused, 1 failed" in lines
     assert lines[-2:] == [f"  {folder}/table.parquet", f"  {folder}/table.csv"]
-    assert "1 failed: pim.lanes: 32 lanes, but an access of 32 B has only 16 elements of 2 B\n" in done.err
+    reason = "pim.lanes: 32 lanes, but an access of 32 B has only 16 elements of 2 B"
+    assert f"1 failed: {reason} (first: model=gpt2-tiny, arch=pim-gpt, pim.lanes=32)\n" in done.err
+    assert "--retry-failed" not in done.err
     rows = (folder / "table.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0].startswith("model,arch,pim.lanes,total_time_ns,")
     assert [row.split(",")[2] for row in rows[1:]] == ["8", "16", "32"]
@@ -614,6 +616,7 @@ def test_sweep_from_a_file(tmp_path: Path) -> None:
         (("gpt2-small",), "gpt2-small: is a model, and a machine is missing after it"),
         (("pim-gpt-stdy",), "did you mean 'pim-gpt-study'"),
         (("pim-gpt-study", "-s", "dram.channels=4"), "a sweep's file says what it sweeps"),
+        (("pim-gpt", "gpt2-small"), "the model comes first: gpt2-small pim-gpt"),
         (("a", "b", "c"), "should be a sweep, or a model and a machine"),
         ((TINY, "pim-gpt", "-s", "dram.chanels=4"), "did you mean 'channels'?"),
         ((TINY, "pim-gpt", "-s", "dram.channels=1:99:1", "--max-points", "98"), "99 points are more than"),
@@ -635,6 +638,55 @@ def test_sweep_of_which_all_fails(tmp_path: Path) -> None:
     done = run(*words, "--workers", "1")
     assert done.code == 1
     assert "1 failed: gpt2-tiny does not fit into pim-gpt" in done.err
+    assert "failed points are not run again unless with --retry-failed" in done.err
+
+
+# --- plot ---------------------------------------------------------------------------------------------------
+
+
+def test_plot(swept: tuple[Run, Path]) -> None:
+    _, folder = swept
+    done = run("plot", str(folder))
+    kinds = ("png", "pdf", "svg")
+    names = [f"line_{y}.{kind}" for y in ("tokens_per_s", "energy_per_token_pJ") for kind in kinds]
+    assert (done.code, done.out.splitlines()) == (0, [f"{folder}/figures/{name}" for name in names])
+    assert done.err == "points that failed, and are not drawn: 1\n"
+    assert {path.name for path in (folder / "figures").iterdir()} == {*names}
+
+
+def test_plot_what_is_asked_for(swept: tuple[Run, Path], tmp_path: Path) -> None:
+    out = tmp_path / "new" / "figures"
+    asked = ("--kind", "bars", "--x", "pim.lanes", "--y", "ttft_ns", "--format", "png", "--out", str(out))
+    done = run("plot", str(swept[1]), *asked)
+    assert (done.code, done.out) == (0, f"{out}/bars_ttft_ns.png\n")
+    assert [path.name for path in out.iterdir()] == ["bars_ttft_ns.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--where", "pim.lanes"), "--where pim.lanes: should be KEY=VALUE"),
+        (("--y", "token_per_s"), "no number that the sweep has (did you mean 'tokens_per_s'?)"),
+        (("--kind", "line", "--x", "pim.lane"), "pim.lane: not swept (did you mean 'pim.lanes'?)"),
+        (("--format", "pgn"), "no format 'pgn' (did you mean 'png'?); there are png, pdf, svg"),
+    ],
+)
+def test_plot_that_cannot_be(
+    swept: tuple[Run, Path], words: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    done = run("plot", str(swept[1]), *words, "--out", str(tmp_path / "out"))
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_plot_needs_a_sweep(result: tuple[Run, Path], tmp_path: Path) -> None:
+    done = run("plot", str(tmp_path))
+    assert done == Run(2, "", f"{tmp_path}: no sweep: there is no sweep.json\n")
+    folder = result[1]
+    done = run("plot", str(folder))
+    message = f"{folder}: a single run, no sweep; its figures are in {folder / 'figures'}\n"
+    assert done == Run(2, "", message)
 
 
 # --- failures -----------------------------------------------------------------------------------------------

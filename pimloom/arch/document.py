@@ -36,6 +36,7 @@ __all__ = [
 ]  # fmt: skip
 
 M = TypeVar("M", bound=BaseModel)
+_WITH_UNIT = re.compile(r"[0-9.]+ *[A-Za-zµ/]+")
 
 
 # --- finding documents, `extends`, overrides ------------------------------------------------------------
@@ -171,7 +172,7 @@ def _parse_override(text: str, findings: Findings) -> Override | None:
     file = f"-o {text}"
     key, equals, value_text = text.partition("=")
     if not equals or not all(key.strip().split(".")):
-        findings.add(Place(file, 1, 1), (), "an override is written key=value, such as dram.timing.nRP=14")
+        findings.add(Place(file, 1, 1), (), "an override is written key=value, such as dram.channels=16")
         return None
     new = read_text(value_text, file, findings, len(key) + 1)
     place = Place(file, 1, len(key) + 2)
@@ -193,7 +194,9 @@ def _override(root: Node, cls: type[BaseModel], override: Override, findings: Fi
         elif part not in known:
             fields = _fields_at(cls, tuple(path))
             if part not in fields or (here is not None and not isinstance(here, dict)):
-                hint = did_you_mean(part, known + fields)
+                # A key that is written without what it stands under is named in full.
+                whole = [dotted(at) for at, _ in root.walk() if at[-1:] == (part,)] if not path else []
+                hint = f" (did you mean {whole[0]!r}?)" if whole else did_you_mean(part, known + fields)
                 findings.add(
                     override.leaf.key_place, (*path, *parts[i:]), f"there is no {part!r} to override{hint}"
                 )
@@ -271,7 +274,8 @@ def _drop_null_entries(node: Node, cls: type[BaseModel], path: Keys = ()) -> Nod
     """Without the entries of named collections (`dict[str, ...]`) that a child set to null to remove them."""
     if not isinstance(node.value, dict):
         return node
-    named = get_origin(_type_at(cls, path)) is dict
+    here = _type_at(cls, path)
+    named = get_origin(here) is dict and get_args(here)[-1] is not Any  # among any values null is one of them
     kept = {key: item for key, item in node.value.items() if not (named and item.value is None)}
     return replace(
         node, value={key: _drop_null_entries(item, cls, (*path, key)) for key, item in kept.items()}
@@ -313,6 +317,8 @@ def _report(root: Node, cls: type[BaseModel], error: ErrorDetails, findings: Fin
             message = f"a name here matches {error['ctx']['pattern']}"
         case _:
             message = f"{error['msg'].replace('Input should be', 'should be')}, not {shown(error['input'])}"
+            if isinstance(error["input"], str) and _WITH_UNIT.fullmatch(error["input"]):
+                message += "; a number alone, such as 1e9, in the unit that the key names"
     findings.add(place, loc, message, error["type"] in ("located", "value_error", "assertion_error"))
 
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 SCHEMA_VERSION = 1
 """Of the summary's layout."""
-RESULT = "result.json"
-"""The summary's file in a result's folder."""
+RESULT, CONFIG, MODEL = "result.json", "config.resolved.yaml", "model.resolved.yaml"
+COUNTS, PROVENANCE = "counts.json", "provenance.json"
+"""The files of a result's folder that every result has; the first is the summary."""
 
 
 class Definition(NamedTuple):

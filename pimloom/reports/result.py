@@ -25,7 +25,7 @@ from pimloom.arch.machine import Arch, load_arch
 from pimloom.arch.tree import Findings, read_file
 from pimloom.mapping.site import Site
 from pimloom.reports import baselines
-from pimloom.reports.definitions import RESULT
+from pimloom.reports.definitions import CONFIG, COUNTS, MODEL, PROVENANCE, RESULT
 from pimloom.reports.energy import EnergyTable, energy
 from pimloom.reports.ops import ops_table
 from pimloom.reports.plots import NAMES, SUFFIXES, Plots
@@ -40,8 +40,7 @@ from pimloom.workloads.request import Workload
 if TYPE_CHECKING:
     import pandas as pd
 
-OPS, CONFIG, MODEL = "ops.parquet", "config.resolved.yaml", "model.resolved.yaml"
-COUNTS, TIMELINE, PROVENANCE, FIGURES = "counts.json", "timeline.json", "provenance.json", "figures"
+OPS, TIMELINE, FIGURES = "ops.parquet", "timeline.json", "figures"
 FILES = (
     *(RESULT, OPS, CONFIG, MODEL, COUNTS, TIMELINE, PROVENANCE),
     *(f"{FIGURES}/{name}.{suffix}" for name in NAMES for suffix in SUFFIXES),

@@ -104,7 +104,7 @@ def print_points(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], console
     table = _table("", *headings, "time", "tokens/s", "energy/token", "power", right=len(names))
     for row in rows[:MOST_POINTS]:
         figures = ("failed",) if row["error"] else (
-            seconds(row["total_time_ns"]), f"{row['tokens_per_s']:.4g}",
+            seconds(row["total_time_ns"]), _plain(float(f"{row['tokens_per_s']:.4g}")),
             joules(row["energy_per_token_pJ"]), f"{row['average_power_W']:.4g} W",
         )  # fmt: skip
         _row(table, *(_plain(row[name]) for name in names), *figures)

@@ -27,9 +27,10 @@ ONE_GRID = "grid"
 
 _NUMBER = r"([-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?)"
 _RANGE = re.compile(rf"{_NUMBER}:{_NUMBER}:(lin|log|[x*×]|){_NUMBER}")
-_LIKE_A_RANGE = re.compile(rf"{_NUMBER}:.*")
+_LIKE_A_RANGE = re.compile(rf"{_NUMBER}[A-Za-z]*(:|\.\.|-{_NUMBER}$)|range\(")
 
 Names = Annotated[list[str], Field(min_length=1)]
+GridName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
 class Sweep(Description):
@@ -43,7 +44,7 @@ class Sweep(Description):
     models: Names
     archs: Names
     set: dict[str, Any] = Field({}, description="key: the value that it has wherever it is not swept")
-    grids: dict[str, dict[str, Any]] = Field(
+    grids: dict[GridName, dict[str, Any]] = Field(
         {}, description=f"name: axes, each key or keys: a list of values or a range, which is {FORMS}"
     )
 
@@ -111,16 +112,14 @@ def load_sweep(name_or_path: str, overrides: Sequence[str] = ()) -> Request:
         return tuple(_beside(str(node.value), Path(node.place.file)) for node in nodes)
 
     fixed = [_override(key, node, findings) for key, node in entries(tree.get("set")).items()]
-    grids = tuple(
+    grids = [
         Grid(name, _axes(entries(grid).items(), findings))
         for name, grid in entries(tree.get("grids")).items()
-    )
+    ] or [Grid(ONE_GRID)]
     models, archs = names("models"), names("archs")
+    every = _fixed([*fixed, *parse_overrides(overrides)], grids, findings)
     findings.raise_if_any()
-    return Request(
-        sweep.name, sweep.description, models, archs,
-        _last([*fixed, *parse_overrides(overrides)]), grids or (Grid(ONE_GRID),),
-    )  # fmt: skip
+    return Request(sweep.name, sweep.description, models, archs, every, tuple(grids))
 
 
 def make_sweep(
@@ -136,9 +135,10 @@ def make_sweep(
         _refuse_twice([(name, Place(name, 1, 1)) for name in given], kind, findings)
     pairs = [pair for text in axes if (pair := _axis_text(text, findings))]
     grid = Grid(ONE_GRID, _axes(pairs, findings))
+    fixed = _fixed(parse_overrides(overrides), [grid], findings)
     findings.raise_if_any()
     title = f"{', '.join(models)} on {', '.join(archs)}"
-    return Request(title, "", tuple(models), tuple(archs), _last(parse_overrides(overrides)), (grid,))
+    return Request(title, "", tuple(models), tuple(archs), fixed, (grid,))
 
 
 def _beside(name: str, file: Path) -> str:
@@ -146,8 +146,13 @@ def _beside(name: str, file: Path) -> str:
     return str(file.parent / name) if "/" in name or name.endswith((".yaml", ".yml", ".json")) else name
 
 
-def _last(overrides: Iterable[Override]) -> tuple[Override, ...]:
-    return tuple({override.key: override for override in overrides}.values())
+def _fixed(overrides: Iterable[Override], grids: Sequence[Grid], findings: Findings) -> tuple[Override, ...]:
+    """Return the last override of each key; one that every grid sweeps would have no effect, which is complained of."""
+    last = {override.key: override for override in overrides}
+    swept = [{key for axis in grid.axes for key in axis.keys} for grid in grids]
+    for key in set(last).intersection(*swept):
+        findings.add(last[key].leaf.key_place, (key,), "has no effect, as it is swept")
+    return tuple(last.values())
 
 
 def _refuse_twice(words: Sequence[tuple[str, Place]], path: str, findings: Findings) -> None:
@@ -207,7 +212,7 @@ def _keys(text: str, place: Place, findings: Findings, most: int | None = None) 
 
 def _steps(keys: tuple[str, ...], node: Node, findings: Findings) -> list[tuple[Node, ...]]:
     """Return the values of an axis, and complain of what is none, of none at all, and of equal ones."""
-    items = node.value if isinstance(node.value, list) else [node]
+    items = node.value if isinstance(node.value, list) else [node] if node.value is not None else []
     steps: list[tuple[Node, ...]] = []
     for item in items:
         if isinstance(item.value, list) and len(keys) > 1:
@@ -215,16 +220,19 @@ def _steps(keys: tuple[str, ...], node: Node, findings: Findings) -> list[tuple[
                 message = f"{len(item.value)} values for the {len(keys)} keys {', '.join(keys)}"
                 findings.add(item.place, (), message)
             else:
-                steps.append(tuple(item.value))
+                steps.append(tuple(replace(leaf, key_place=node.key_place) for leaf in item.value))
         elif isinstance(item.value, dict):
             findings.add(item.place, (keys[0],), f"should be a list of values or a range: {FORMS}")
         else:
             steps += [
-                tuple(_typed(key, replace(item, value=value), value is not item.value) for key in keys)
+                tuple(
+                    _typed(key, replace(item, value=value, key_place=node.key_place), value is not item.value)
+                    for key in keys
+                )
                 for value in _expand(item, keys[0], findings)
             ]
     if not items:
-        findings.add(node.place, (keys[0],), "an axis needs a value")
+        findings.add(node.place, (keys[0],), "an axis needs values: [4, 8], or a range")
     seen = set[str]()
     for step in steps:
         told = ", ".join(shown(leaf.plain()) for leaf in step)
@@ -249,7 +257,7 @@ def _typed(key: str, leaf: Node, is_computed: bool) -> Node:
 def _expand(item: Node, key: str, findings: Findings) -> list[Any]:
     """Return the values of a range, or the only value of what is none."""
     text = item.value
-    if not isinstance(text, str) or not _LIKE_A_RANGE.fullmatch(text):
+    if not isinstance(text, str) or not _LIKE_A_RANGE.match(text):
         return [text]
     match = _RANGE.fullmatch(text)
     if not match:
@@ -275,7 +283,7 @@ def _why_no_range(form: str, first: float, last: float, step: float) -> str | No
     elif step <= (form == "x"):
         return "the factor should be more than 1" if form == "x" else "the step should be more than 0"
     elif form == "" and (last - first) / step > MAX_VALUES:
-        return f"more than {MAX_VALUES} values"
+        return f"more than {MAX_VALUES} values; for a number of values write linN or logN"
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections import deque
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 from pimloom.arch.document import InputError
@@ -65,8 +67,8 @@ def execute(
     while todo or suspects:
         alone = bool(suspects)
         batch = deque([suspects.popleft()]) if alone else todo
+        under_way: dict[Future[Status], Job] = {}
         with _pool(office, 1 if alone else min(workers, len(batch))) as pool:
-            under_way: dict[Future[Status], Job] = {}
             try:
                 while batch or under_way:
                     while batch and len(under_way) < QUEUED * workers:
@@ -91,6 +93,9 @@ def _pool(office: Office, workers: int) -> Iterator[ProcessPoolExecutor]:
         # Spawned, not forked: the parent has threads of its own, such as the progress bar's.
         pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (office,))
         try:
+            with _without_main():
+                began = pool.submit(os.getpid)  # starts all processes
+            began.result()
             yield pool
         except BaseException:
             for process in set(active_children()) - before:
@@ -98,6 +103,17 @@ def _pool(office: Office, workers: int) -> Iterator[ProcessPoolExecutor]:
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Let processes that start now not import the user's script: they need nothing of it, and would run it again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextmanager

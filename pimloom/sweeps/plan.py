@@ -186,7 +186,7 @@ class _Planner:
         except ConflictError as error:
             self.conflicts |= dict.fromkeys(str(error).splitlines())
             values = self.values(replace(recipe, overrides=self.request.fixed))
-            values |= {o.key: o.leaf.plain() for o in recipe.overrides if o.key in self.keys}
+            values |= {o.key: scalar(o.leaf.plain()) for o in recipe.overrides if o.key in self.keys}
             model, arch = (self.resolver.name(kind, getattr(recipe, kind)) for kind in ("model", "arch"))
             return Point(recipe, model, arch, values, error=error.reason)
         return Point(
@@ -220,7 +220,7 @@ class _Planner:
 
 
 def _value(setup: Setup, key: str) -> Value:
-    """The value of a key in a resolved run; lists and mappings as JSON."""
+    """The value of a key in a resolved run."""
     here: Any = setup.arch
     head, _, rest = key.partition(".")
     if head in ("model", "workload"):
@@ -230,9 +230,12 @@ def _value(setup: Setup, key: str) -> Value:
             here = getattr(here, part)
         else:
             here = here[int(part) if isinstance(here, list | tuple) else part]
-    if isinstance(here, BaseModel):
-        here = here.model_dump(mode="json")
-    return here if isinstance(here, Value) else json.dumps(here)
+    return scalar(here.model_dump(mode="json") if isinstance(here, BaseModel) else here)
+
+
+def scalar(value: Any) -> Value:
+    """Return a value as a cell of a table holds it: lists and mappings as JSON."""
+    return value if isinstance(value, Value) else json.dumps(value)
 
 
 def _sortable(value: Value) -> tuple[int, Any]:

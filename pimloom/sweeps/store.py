@@ -17,10 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pimloom.reports.definitions import RESULT
+from pimloom.reports.definitions import CONFIG, COUNTS, MODEL, PROVENANCE, RESULT
 
 POINTS, FAILURE = "points", "failure.json"
+FILES = (RESULT, CONFIG, MODEL, COUNTS, PROVENANCE)
 _TEMPORARY = re.compile(r".+\.tmp-(?P<host>.+)-(?P<pid>[0-9]+)-(?P<started>[0-9]+)")
+ATTEMPTS = 100
+"""To put a point in the place of a failure, against other processes that do so."""
 _ID = re.compile("[0-9a-f]{32}")
 _STAT_STATE, _STAT_STARTED = 0, 19
 """Fields of /proc/PID/stat, counted behind the command's closing parenthesis (proc_pid_stat(5): 3 and 22)."""
@@ -47,10 +50,13 @@ class Store:
 
     def read(self, name: str) -> Outcome | None:
         """Return what became of a point, None if nothing is known of it or its files are damaged."""
+        folder = self.path(name)
         with suppress(OSError, ValueError):
-            return Outcome(json.loads((self.path(name) / RESULT).read_bytes()))
+            # A power failure may leave files empty, or take their names.
+            if all((folder / file).stat().st_size for file in FILES):
+                return Outcome(json.loads((folder / RESULT).read_bytes()))
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return Outcome(None, str(json.loads((self.path(name) / FAILURE).read_bytes())["error"]))
+            return Outcome(None, str(json.loads((folder / FAILURE).read_bytes())["error"]))
         return None
 
     def put(self, name: str, write: Callable[[Path], object]) -> None:
@@ -63,15 +69,19 @@ class Store:
         with temporary(target) as staged:
             staged.mkdir()
             write(staged)
-            while True:
-                with suppress(OSError):
+            for _ in range(ATTEMPTS):
+                try:
                     staged.rename(target)
                     return
+                except OSError as error:
+                    refusal = error
                 found = self.read(name)
                 if found and found.summary is not None:
                     return
-                with temporary(target.with_name(f"{name}.old")) as old, suppress(FileNotFoundError):
+                # What is there is a failure or damaged. Another process may be replacing it, too.
+                with temporary(target.with_name(f"{name}.old")) as old, suppress(OSError):
                     target.rename(old)
+            raise refusal
 
     def put_failure(self, name: str, error: str, trace: str) -> None:
         """Note that a point failed, and how."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,9 +71,26 @@ class Swept:
         return [self.folder / table.PARQUET, self.folder / table.CSV]
 
     @property
-    def failures(self) -> dict[str, int]:
-        """Reason -> how many points failed for it, the most frequent first."""
-        return dict(Counter(str(row["error"]) for row in self.rows if row["error"]).most_common())
+    def failures(self) -> dict[str, list[table.Row]]:
+        """Reason -> rows that failed for it, the most frequent first."""
+        found: dict[str, list[table.Row]] = {}
+        for row in self.rows:
+            if row["error"]:
+                found.setdefault(str(row["error"]), []).append(row)
+        return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+    def plot(self, folder: str | os.PathLike[str] | None = None, **wanted: Any) -> list[Path]:
+        """Draw the sweep as PNG, PDF and SVG, by default below its own folder, and return the paths.
+
+        wanted: fields of `reports.sweep_choice.Wanted`; what is left out is chosen by what was swept
+        Raises InputError for what cannot be drawn.
+        """
+        from pimloom.reports.sweep_choice import Wanted, figures
+        from pimloom.reports.sweep_data import load_sweep
+        from pimloom.reports.sweep_plots import save
+
+        swept = load_sweep(self.folder)
+        return save(swept, figures(swept, Wanted(**wanted)), folder or self.folder / "figures")
 
 
 def sweep(
@@ -82,22 +99,24 @@ def sweep(
     axes: Mapping[str, Any] | None = None,
     *,
     out: str | os.PathLike[str],
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] | Mapping[str, Any] = (),
     **options: Unpack[Options],
 ) -> Swept:
     """Run a sweep by its name or file, or models on machines with the axes of one grid; what is done is kept in `out`.
 
     axes: key, or keys with commas between them -> list of values, or a range as text such as "1e8:1e9:log5"
-    overrides: `key=value` of all points; options: as for `run_sweep`
-    The points run in processes of their own, so a script calls this below `if __name__ == "__main__":`.
+    overrides: `key=value` of all points, or key -> value; options: as for `run_sweep`
     Raises InputError for anything wrong, before anything runs.
     """
+    if isinstance(overrides, Mapping):
+        overrides = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    fixed = _names(overrides)
     if archs is None:
         if axes or not isinstance(models, str):
             raise InputError("a sweep needs machines, or the name of a sweep alone")
-        return run_sweep(load_sweep(models, overrides), out, **options)
+        return run_sweep(load_sweep(models, fixed), out, **options)
     texts = [f"{key}={_values(values)}" for key, values in (axes or {}).items()]
-    return run_sweep(make_sweep(_names(models), _names(archs), texts, overrides), out, **options)
+    return run_sweep(make_sweep(_names(models), _names(archs), texts, fixed), out, **options)
 
 
 def _names(given: str | Sequence[str]) -> Sequence[str]:
@@ -108,7 +127,8 @@ def _values(given: Any) -> str:
     """Return values as the command line writes them."""
     if isinstance(given, str):
         return given
-    return json.dumps(list(given), default=lambda number: number.item())[1:-1]  # NumPy's have `item`
+    values = list(given) if isinstance(given, Iterable) else [given]
+    return json.dumps(values, default=lambda number: number.item())[1:-1]  # NumPy's have `item`
 
 
 def run_sweep(
@@ -154,6 +174,7 @@ def run_sweep(
 
     if progress:
         progress(tally())
+    table.remove_other(store.folder, planned)
     if jobs:
         from pimloom.sim.jit import is_cold
 

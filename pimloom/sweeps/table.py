@@ -6,11 +6,12 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pimloom.reports.baselines import Baseline, compare
-from pimloom.sweeps.plan import Plan, Point, Value
+from pimloom.sweeps.plan import Plan, Point, Value, scalar
 from pimloom.sweeps.store import Outcome, replace_file
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
 PARQUET, CSV, SWEEP = "table.parquet", "table.csv", "sweep.json"
 SWEEP_SCHEMA_VERSION = 1
-LEFT_OUT = ("schema_version", "model", "arch", "workload", "simulator")
+LEFT_OUT = ("schema_version", "model", "arch", "simulator")
 """Of the summary: what a row says elsewhere, and what differs between two runs of the same thing."""
+LAST = ("error", "point")
 
 Row = dict[str, Value]
 
@@ -34,16 +36,20 @@ def brief(outcome: Outcome) -> Outcome:
 def rows(plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Row]:
     """Return the table's rows in the plan's order; outcomes: brief ones, by the points' ids."""
     known: dict[tuple[int, str], list[Baseline]] = {}
+    fixed = {o.key: scalar(o.leaf.plain()) for o in plan.request.fixed if o.key not in plan.keys}
+    grids = [grid.name for grid in plan.request.grids]
     found = []
-    for point in plan.points:
-        row: Row = {"model": point.model, "arch": point.arch, **point.values}
+    for number, point in enumerate(plan.points):
+        row: Row = {"model": point.model, "arch": point.arch, **point.values, **fixed}
+        if len(grids) > 1:
+            row["grids"] = ",".join(g for g, rows in zip(grids, plan.members, strict=True) if number in rows)
         outcome = outcomes[point.id] if point.id else Outcome(None, point.error)
         if outcome.summary is not None and point.network and point.workload:
             of = id(point.network), point.workload.model_dump_json()
             if of not in known:
                 known[of] = compare(point.network, point.workload)
             row |= outcome.summary | dict(_against(outcome.summary, known[of]))
-        found.append(row | {"error": outcome.error, "point": point.id})
+        found.append(row | {"error": outcome.error or None, "point": point.id})
     return found
 
 
@@ -55,20 +61,21 @@ def write(folder: Path, plan: Plan, table: Sequence[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = _columns(plan, table)
+    there = dict.fromkeys(name for row in table for name in row)
+    names = [*(name for name in there if name not in LAST), *LAST]
+    columns = {name: [row.get(name) for row in table] for name in names}
     arrow = pa.table({name: _array(values) for name, values in columns.items()})
     replace_file(folder / PARQUET, lambda path: pq.write_table(arrow, path, compression="zstd"))
-    replace_file(folder / CSV, lambda path: _write_csv(path, columns))
-    text = json.dumps(_as_json(plan), indent=2, ensure_ascii=False) + "\n"
-    replace_file(folder / SWEEP, lambda path: path.write_text(text, encoding="utf-8"))
+    replace_file(folder / CSV, lambda path: _write_csv(path, plan.keys, columns))
+    replace_file(folder / SWEEP, lambda path: path.write_text(_as_json(plan), encoding="utf-8"))
 
 
-def _columns(plan: Plan, table: Sequence[Row]) -> dict[str, list[Value]]:
-    """Return the columns: names, swept keys, results in the order of the summary, what else is known."""
-    first = ["model", "arch", *plan.keys]
-    results = dict.fromkeys(name for row in table for name in row)
-    names = [*first, *(name for name in results if name not in (*first, "error", "point")), "error", "point"]
-    return {name: [row.get(name) for row in table] for name in names}
+def remove_other(folder: Path, plan: Plan) -> None:
+    """Remove the table of another sweep: it is not what will be in this folder, also if this sweep is interrupted."""
+    with suppress(OSError):
+        if (folder / SWEEP).read_text(encoding="utf-8") != _as_json(plan):
+            for name in (SWEEP, CSV, PARQUET):
+                (folder / name).unlink(missing_ok=True)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Row:
@@ -102,14 +109,16 @@ def _array(values: Sequence[Value]) -> pa.Array:
     return pa.array([None if value is None else _text(value) for value in values], pa.string())
 
 
-def _write_csv(path: Path, columns: Mapping[str, Sequence[Value]]) -> None:
+def _write_csv(path: Path, keys: Sequence[str], columns: Mapping[str, Sequence[Value]]) -> None:
+    """Write the columns; what a key has not is null, what is not known of a run is n/a."""
+    nothing = [("null" if name in keys else "" if name in LAST else "n/a") for name in columns]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        failed = [bool(error) for error in columns["error"]]
-        for is_failed, values in zip(failed, zip(*columns.values(), strict=True), strict=True):
-            missing = "" if is_failed else "n/a"
-            writer.writerow([missing if value is None else _cell(value) for value in values])
+        for error, *values in zip(columns["error"], *columns.values(), strict=True):
+            missing = [text.replace("n/a", "") for text in nothing] if error else nothing
+            pairs = zip(values, missing, strict=True)
+            writer.writerow([text if value is None else _cell(value) for value, text in pairs])
 
 
 def _cell(value: Value) -> Value:
@@ -120,7 +129,7 @@ def _text(value: Value) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _as_json(plan: Plan) -> dict[str, Any]:
+def _as_json(plan: Plan) -> str:
     """Return what was asked for, resolved: figures are chosen by it."""
     request = plan.request
 
@@ -132,7 +141,7 @@ def _as_json(plan: Plan) -> dict[str, Any]:
     def points(grid: int) -> list[Point]:
         return [plan.points[number] for number in plan.members[grid]]
 
-    return {
+    asked = {
         "schema_version": SWEEP_SCHEMA_VERSION,
         "name": request.name,
         "description": request.description,
@@ -154,3 +163,4 @@ def _as_json(plan: Plan) -> dict[str, Any]:
             for number, grid in enumerate(request.grids)
         ],
     }
+    return json.dumps(asked, indent=2, ensure_ascii=False) + "\n"

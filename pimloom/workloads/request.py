@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pimloom.arch.base import Count, Strict
+from pimloom.arch.base import Count, Description, Strict
 from pimloom.arch.document import ConflictError, Override, validate
-from pimloom.arch.tree import Node, Place
+from pimloom.arch.tree import Findings, Node, Place
 from pimloom.workloads.model import Model
 
 
@@ -57,8 +57,22 @@ def load_workload(overrides: Sequence[str | Override] = (), **options: int | boo
 
 
 def by_target(overrides: Sequence[Override]) -> tuple[list[Override], list[Override], list[Override]]:
-    """Deal out overrides to arch, model and workload: `model.` and `workload.` keys go there, others to the arch."""
-    of_model = [replace(o, key=o.key.removeprefix("model.")) for o in overrides if o.key.startswith("model.")]
-    of_workload = [o for o in overrides if o.key.startswith("workload.")]
-    of_arch = [o for o in overrides if not o.key.startswith(("model.", "workload."))]
+    """Deal out overrides to arch, model and workload: `model.` and `workload.` keys go there, others to the arch.
+
+    Raises InputError for the bare name of a model's or workload's key.
+    """
+    of_model, of_workload, of_arch = [], [], []
+    findings = Findings()
+    for o in overrides:
+        if o.key.startswith("model."):
+            of_model.append(replace(o, key=o.key.removeprefix("model.")))
+        elif o.key.startswith("workload."):
+            of_workload.append(o)
+        else:
+            of_arch.append(o)
+            for kind, cls in (("workload", Workload), ("model", Model)):
+                if o.key in cls.model_fields and o.key not in Description.model_fields:
+                    text = f"a machine has no such key (did you mean '{kind}.{o.key}'?)"
+                    findings.add(o.leaf.key_place, (o.key,), text)
+    findings.raise_if_any()
     return of_arch, of_model, of_workload

@@ -95,6 +95,10 @@ def test_logarithmic_ranges(first: float, ratio: float, count: int) -> None:
         ("dram..channels=4", "1:1: 'dram..channels': should be a dotted key"),
         ("dram.channels=4:8", "1:15: dram.channels: '4:8': a range is FIRST:LAST:STEP"),
         ("dram.channels=1,4:8:y2", "1:17: dram.channels: '4:8:y2': a range is FIRST:LAST:STEP"),
+        ("dram.channels=4..8", "'4..8': a range is FIRST:LAST:STEP"),
+        ("dram.channels=4-16", "'4-16': a range is FIRST:LAST:STEP"),
+        ("asic.clock_Hz=1GHz:2GHz:log3", "'1GHz:2GHz:log3': a range is FIRST:LAST:STEP"),
+        ("asic.clock_Hz=1e8:1e9:5", "for a number of values write linN or logN"),
         ("dram.channels=8:4:x2", "1:15: dram.channels: '8:4:x2': the first value should be less than the last"),
         ("dram.channels=4:8:x1", "the factor should be more than 1"),
         ("dram.channels=4:8:0", "the step should be more than 0"),
@@ -124,6 +128,13 @@ def test_one_key_in_two_axes() -> None:
         make_sweep(["gpt2-small"], ["pim-gpt"], ["dram.channels=4", "dram.channels=8"])
 
 
+def test_a_value_for_what_is_swept() -> None:
+    with pytest.raises(
+        InputError, match="-o dram.channels=8:1:1: dram.channels: has no effect, as it is swept"
+    ):
+        make_sweep(["gpt2-small"], ["pim-gpt"], ["dram.channels=4"], ["dram.channels=8"])
+
+
 def test_a_model_twice() -> None:
     with pytest.raises(InputError, match="models: 'gpt2-small' stands here twice"):
         make_sweep(["gpt2-small", "gpt2-small"], ["pim-gpt"], [])
@@ -132,7 +143,7 @@ def test_a_model_twice() -> None:
 def test_a_file(tmp_path: Path) -> None:
     request = from_file(
         tmp_path,
-        """set: {workload.generate: 8, dram.channels: 4}
+        """set: {workload.generate: 8, dram.channels: 4, mapping.max_tokens: null}
 grids:
   clocks:
     asic.clock_Hz: 1e8:1e9:log3
@@ -144,6 +155,7 @@ grids:
     assert {o.key: o.leaf.plain() for o in request.fixed} == {
         "workload.generate": 16,
         "dram.channels": 4,
+        "mapping.max_tokens": None,
         "workload.batch": 2,
     }
     assert [grid.name for grid in request.grids] == ["clocks", "tokens"]
@@ -186,7 +198,11 @@ def test_a_sweep_extends_another(tmp_path: Path) -> None:
         ("grid: {}\n", r"s.yaml:6:1: grid: unknown key \(did you mean 'grids'\?\)"),
         ("models: []\n", "s.yaml:6:1: models: duplicate key"),
         ("grids: {a: {dram.channels: {x: 1}}}\n", "s.yaml:6:28: dram.channels: should be a list of values or a range"),
-        ("grids: {a: {dram.channels: []}}\n", "s.yaml:6:28: dram.channels: an axis needs a value"),
+        ("grids: {a: {dram.channels: []}}\n", "s.yaml:6:28: dram.channels: an axis needs values"),
+        ("grids: {a: {dram.channels: 4,8}}\n", "s.yaml:6:31: 8: an axis needs values"),
+        ("grids:\n  a:\n    dram.channels:\n", "s.yaml:8:19: dram.channels: an axis needs values"),
+        ("grids: {'../a': {dram.channels: 4}}\n", r"s.yaml:6:9: grids.../a: a name here matches"),
+        ("set: {dram.channels: 4}\ngrids: {a: {dram.channels: 8}}\n", "s.yaml:6:7: dram.channels: has no effect"),
         ("grids: {a: [1]}\n", "s.yaml:6:12: grids.a: should be a valid dictionary, not a list"),
         ("set: {'a,b': 1}\n", "s.yaml:6:7: 'a,b': should be a dotted key"),
     ],

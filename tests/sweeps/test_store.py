@@ -14,14 +14,18 @@ from pathlib import Path
 import pytest
 
 from pimloom.sweeps import store as module
-from pimloom.sweeps.store import Outcome, Store, replace_file, temporary
+from pimloom.sweeps.store import FILES, Outcome, Store, replace_file, temporary
 
 ID = "0123456789abcdef" * 2
 OTHER = "f" * 32
 
 
 def write(number: int) -> Callable[[Path], object]:
-    return lambda folder: (folder / "result.json").write_text(json.dumps({"n": number}), encoding="utf-8")
+    def fill(folder: Path) -> None:
+        for file in FILES:
+            (folder / file).write_text(json.dumps({"n": number}), encoding="utf-8")
+
+    return fill
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -54,18 +58,26 @@ def test_a_failure_is_replaced(tmp_path: Path) -> None:
     assert store.read(ID) == Outcome(None, "still none")
     store.put(ID, write(3))
     assert store.read(ID) == Outcome({"n": 3})
-    assert [path.name for path in store.path(ID).iterdir()] == ["result.json"]
+    assert {path.name for path in store.path(ID).iterdir()} == set(FILES)
 
 
 @pytest.mark.parametrize("text", ["", '{"n": ', "\0"])
 def test_damaged_files_are_no_result(tmp_path: Path, text: str) -> None:
     """As a power failure may leave them."""
+    for file in ("result.json", *(("counts.json",) if not text else ())):
+        store = Store(tmp_path / file)
+        store.put(ID, write(3))
+        (store.path(ID) / file).write_text(text, encoding="utf-8")
+        assert store.read(ID) is None
+        store.put(ID, write(4))
+        assert store.read(ID) == Outcome({"n": 4})
+
+
+def test_a_missing_file_is_no_result(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.path(ID).mkdir(parents=True)
-    (store.path(ID) / "result.json").write_text(text, encoding="utf-8")
+    store.put(ID, write(3))
+    (store.path(ID) / "config.resolved.yaml").unlink()
     assert store.read(ID) is None
-    store.put(ID, write(4))
-    assert store.read(ID) == Outcome({"n": 4})
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -81,6 +93,16 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+def test_a_rename_that_is_refused_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("not today")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="not today"):
+        Store(tmp_path).put(ID, write(1))
+    assert leftovers(tmp_path) == []
+
+
 def test_adopt(tmp_path: Path) -> None:
     mine, other = Store(tmp_path / "mine"), Store(tmp_path / "other")
     other.put(ID, write(5))
@@ -93,13 +115,16 @@ def test_many_at_once(tmp_path: Path) -> None:
     code = f"""
 import json, sys
 from pathlib import Path
-from pimloom.sweeps.store import Store
+from pimloom.sweeps.store import FILES, Store
 store = Store(Path({str(tmp_path)!r}))
+def fill(folder, n):
+    for file in FILES:
+        (folder / file).write_text(json.dumps({{"n": n, "by": sys.argv[1]}}))
 for n in range(200):
     name = f"{{n:032x}}"
     if n % 3 == 0:
         store.put_failure(name, "no", "")
-    store.put(name, lambda f: (f / "result.json").write_text(json.dumps({{"n": n, "by": sys.argv[1]}})))
+    store.put(name, lambda folder: fill(folder, n))
 """
     processes = [subprocess.Popen([sys.executable, "-c", code, str(i)]) for i in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,11 +99,11 @@ def test_failed_points(tmp_path: Path) -> None:
     """Kept as they failed, and run again when asked to."""
     swept = run_tiny(tmp_path, "mapping.max_tokens=4,1000000000", workers=1)
     assert swept.tally == Tally(2, run=1, failed=1)
-    ((reason, count),) = swept.failures.items()
-    assert count == 1
+    ((reason, rows),) = swept.failures.items()
+    assert [row["mapping.max_tokens"] for row in rows] == [1_000_000_000]
     assert reason.startswith("gpt2-tiny does not fit into pim-gpt")
     frame = swept.to_pandas()
-    assert frame["error"].tolist() == ["", reason]
+    assert frame["error"].tolist() == [None, reason]
     assert run_tiny(tmp_path).tally.points == 9
     assert run_tiny(tmp_path, "mapping.max_tokens=4,1000000000").tally == Tally(2, reused=1, failed=1)
     told: list[Tally] = []
@@ -131,6 +132,9 @@ def test_from_python(tmp_path: Path) -> None:
     assert swept.to_pandas()["pim.lanes"].tolist() == [8, 16, 8, 16]
     with pytest.raises(InputError, match="a sweep needs machines"):
         pimloom.sweep([TINY], out=tmp_path)
+    assert swept.plot(kind="heat", grid="grid")[0].name.startswith("heat_tokens_per_s")
+    with pytest.raises(InputError, match="8.5: should be|should be a valid integer, not 8.5"):
+        pimloom.sweep(TINY, "pim-gpt", {"pim.lanes": 8.5}, out=tmp_path, overrides={"workload.generate": 2})
     zipped = {"dram.channels, pim.lanes": [[2, 8], [4, 16]]}
     assert pimloom.sweep(TINY, ["pim-gpt"], zipped, out=tmp_path, overrides=KEYS).tally == Tally(2, reused=2)
 
@@ -150,6 +154,26 @@ print(*(name for name in set(sys.modules) - before if name.startswith("pimloom")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stderr, done.stdout) == ("", "\n")
+
+
+def test_a_script_needs_no_guard(tmp_path: Path) -> None:
+    """Processes that are spawned would run the user's script again, if they loaded it."""
+    script = f"""
+print("begin")
+import pimloom
+axes, out = {{"pim.lanes": [8, 16]}}, {str(tmp_path / "out")!r}
+swept = pimloom.sweep({TINY!r}, "pim-gpt", axes, out=out, overrides="workload.generate=2")
+print(swept.tally)
+"""
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    expected = ("", "begin\nTally(points=2, run=2, reused=0, failed=0)\n")
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, check=False
+    )
+    assert (done.stderr, done.stdout) == expected
+    shutil.rmtree(tmp_path / "out")
+    done = subprocess.run([sys.executable], input=script, capture_output=True, text=True, check=False)
+    assert (done.stderr, done.stdout) == expected
 
 
 # --- processes ----------------------------------------------------------------------------------------------

@@ -44,8 +44,9 @@ def test_columns(planned: Plan, tmp_path: Path) -> None:
     with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
         head, *lines = csv.reader(file)
     baselines = compare(*((p.network, p.workload) for p in planned.points if p.id).__next__())  # type: ignore[arg-type]
-    assert head[:6] == ["model", "arch", *planned.keys]
+    assert head[:7] == ["model", "arch", *planned.keys, "workload.generate"]
     results = [
+        "workload.prompt",
         "total_time_ns",
         "tpot_ns",
         "commands.ACT",
@@ -53,14 +54,15 @@ def test_columns(planned: Plan, tmp_path: Path) -> None:
         "energy_pJ.link",
         "energy_pJ.total",
     ]
-    assert head[6:12] == results
+    assert head[7:14] == results
     assert head[-2:] == ["error", "point"]
-    assert len(head) == 6 + len(results) + 2 * len(baselines) + 2
-    assert lines[0][:6] == ["gpt2-small", "pim-gpt", "8", "instruction", "n/a", "true"]
+    assert len(head) == 7 + len(results) + 2 * len(baselines) + 2
+    assert lines[0][:7] == ["gpt2-small", "pim-gpt", "8", "instruction", "null", "true", "8"]
     assert lines[1][4] == "512"
-    assert lines[0][6:12] == ["2000000.0", "n/a", "3", "4.0", "n/a", "8000000.0"]
+    assert lines[0][7:14] == ["1", "2000000.0", "n/a", "3", "4.0", "n/a", "8000000.0"]
     assert lines[0][-2:] == ["", planned.points[0].id]
-    assert set(lines[2][6:-2]) == {""}
+    assert lines[2][:7] == ["gpt2-small", "pim-gpt", "32", "instruction", "null", "true", "8"]
+    assert set(lines[2][7:-2]) == {""}
     assert lines[2][-2].startswith("pim.lanes: 32 lanes")
 
 
@@ -70,6 +72,8 @@ def test_types(planned: Plan, tmp_path: Path) -> None:
     kinds = {name: frame[name].dropna().map(type).unique().tolist() for name in frame}
     assert kinds["model"] == kinds["mapping.barrier"] == kinds["error"] == [str]
     assert frame["workload.head"].tolist() == [True] * 4
+    assert frame["workload.generate"].tolist() == [8] * 4
+    assert frame["error"].isna().tolist() == [True, True, False, False]
     assert frame["pim.lanes"].tolist() == [8, 8, 32, 32]
     assert frame["total_time_ns"].tolist()[:2] == [2e6, 2e6]
     assert frame["tpot_ns"].isna().all() and frame["energy_pJ.link"].isna().all()
@@ -118,3 +122,14 @@ def test_what_was_asked_for(tmp_path: Path) -> None:
     assert set(frame.loc[a["points"], "dram.io.rate_bps"]) == {8 * 10**9, 16 * 10**9}
     assert [axis["values"] for axis in b["axes"]] == [[[32], [8]]]
     assert set(frame.loc[b["points"], "pim.lanes"]) == {8}
+    assert set(frame.loc[a["points"], "grids"]) == {"a"}
+    assert frame["grids"].isin(["a", "b"]).all()
+
+
+def test_the_table_of_another_sweep_goes(planned: Plan, tmp_path: Path) -> None:
+    table.remove_other(tmp_path, planned)
+    table.write(tmp_path, planned, rows_of(planned))
+    table.remove_other(tmp_path, planned)
+    assert {path.name for path in tmp_path.iterdir()} == {"table.parquet", "table.csv", "sweep.json"}
+    table.remove_other(tmp_path, plan(make_sweep(["gpt2-small"], ["pim-gpt"], ["pim.lanes=8"]), 10))
+    assert list(tmp_path.iterdir()) == []
