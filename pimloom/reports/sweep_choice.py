@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from statistics import geometric_mean
 from typing import NamedTuple
@@ -20,7 +21,7 @@ MAX_HUES, MAX_BARS_A_GROUP = 8, 6
 DEFAULT_METRICS = ("tokens_per_s", "energy_per_token_pJ")
 GOOD_METRICS = (
     *DEFAULT_METRICS, "ttft_ns", "tpot_ns", "total_time_ns", "average_power_W", "pim_utilisation",
-    "energy_pJ.total", "latency_share.*", *RATIOS,
+    "energy_pJ.total", "row_hit_rate", *RATIOS,
 )  # fmt: skip
 """Proposed to whom asks for one that does not exist."""
 HIGHER_IS_BETTER = (
@@ -38,7 +39,7 @@ class Wanted:
     x: swept key, `model` or `arch`; of a Pareto front, a metric
     y: metric: a numeric column of the results, `speedup` or `energy_saving`
     hue: what lines, bars, fronts or the rows of a heat map stand for: a swept key, `model`, `arch`, or `processor`
-    over: what a ratio is over: a processor as the columns name it, or a point of the sweep as `key=value`
+    over: what a ratio is over: a processor as the columns name it, or points of the sweep as `key=value,key=value`
     grid: name of a grid; None = all
     where: key -> value at which a figure holds it, as text
     """
@@ -54,7 +55,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Spec:
-    """One figure with everything decided; fields as in `Wanted`. `where` fixes all that the figure does not show."""
+    """One figure with everything decided; fields as in `Wanted`.
+
+    where: fixes all that the figure does not show; tag: what was asked for, beside kind and metric, for file names
+    """
 
     kind: str
     grid: str
@@ -63,6 +67,7 @@ class Spec:
     hue: str | None = None
     over: str | None = None
     where: Mapping[str, str] = field(default_factory=dict)
+    tag: str = field(default="", compare=False)
 
 
 # --- what to draw -----------------------------------------------------------------------------
@@ -97,8 +102,15 @@ def figures(sweep: Sweep, wanted: Wanted | None = None) -> list[Spec]:
             except InputError as error:
                 errors.append(error)
     if not specs:
-        raise errors[0] if errors else InputError(f"{sweep.name}: nothing varies that could be drawn")
-    return specs
+        failed = f"; {sweep.failed} points failed" if sweep.failed else ""
+        raise errors[0] if errors else InputError(f"{sweep.name}: nothing varies that could be drawn{failed}")
+    tag = "_".join(
+        [
+            *(f"{name}-{given}" for name in ("x", "hue", "over") if (given := getattr(wanted, name))),
+            *(f"{key}-{text}" for key, text in wanted.where.items()),
+        ]
+    )
+    return [replace(spec, tag=tag) for spec in specs]
 
 
 def _known(sweep: Sweep, where: Mapping[str, str]) -> dict[str, str]:
@@ -107,12 +119,28 @@ def _known(sweep: Sweep, where: Mapping[str, str]) -> dict[str, str]:
     for grid in sweep.grids:
         for key, texts in grid.words.items():
             there.setdefault(key, {}).update(dict.fromkeys(texts))
-    for key, text in where.items():
+    for key in where:
         if key not in there:
             raise InputError(f"{key}: not swept{did_you_mean(key, [*there])}; swept are {', '.join(there)}")
-        if word(text) not in there[key]:
-            raise InputError(f"{key}: no point has {text!r}; there are {', '.join(there[key])}")
-    return {key: word(text) for key, text in where.items()}
+    return {key: _nearest(key, text, there[key]) for key, text in where.items()}
+
+
+def _nearest(key: str, text: str, there: Iterable[str]) -> str:
+    """Return the value that a text means, which may have fewer digits. Raises InputError if there is none."""
+    if word(text) in there:
+        return word(text)
+    near = []
+    with suppress(ValueError):
+        near = [other for other in there if math.isclose(float(other), float(text), rel_tol=1e-3)]
+    if len(near) != 1:
+        raise InputError(f"{key}: no point has {text!r}; there are {', '.join(there)}")
+    return near[0]
+
+
+def _pairs(over: str | None) -> dict[str, str]:
+    """Return the keys and values that a ratio is over; none if it is over a processor, or nothing."""
+    found = [part.partition("=") for part in (over or "").split(",")]
+    return {key.strip(): text for key, equals, text in found if equals}
 
 
 def _kinds(grid: Grid, wanted: Wanted) -> list[str]:
@@ -198,8 +226,8 @@ def _drafts(grid: Grid, wanted: Wanted, kind: str) -> list[Spec]:
 
 def _behind_bars(grid: Grid, wanted: Wanted, free: Sequence[Axis], x: str | None) -> str | None:
     """Return what the bars of a group stand for."""
-    base = (wanted.over or "").partition("=")[0]
-    compared = _first((axis for axis in free if base in axis.keys), x)
+    base = _pairs(wanted.over).keys()
+    compared = _first((axis for axis in free if base & set(axis.keys)), x)
     compares = wanted.y in RATIOS or (wanted.y is None and x in ("model", "arch"))
     behind = sorted(free, key=lambda axis: axis.lead == "model")
     # A ratio between points of different work says nothing.
@@ -260,10 +288,10 @@ def cells(grid: Grid, spec: Spec) -> Cells:
         metric = _values(grid, spec.y, hue if spec.hue == PROCESSOR else spec.over)
         known = [i for i in rows if math.isfinite(metric[i]) and (metric[i] > 0 or not is_ratio)]
         found |= {(x_words[i], hue_words[i] if hue_words else hue): metric[i] for i in known}
-    base, _, value = (spec.over or "").partition("=")
-    if spec.kind == "bars" and spec.y in RATIOS and hue_words and base in grid.axis(spec.hue or "").keys:
+    base = _pairs(spec.over)
+    if spec.kind == "bars" and base and hue_words and base.keys() <= set(grid.axis(spec.hue or "").keys):
         # The reference itself would be a row of bars of height 1.
-        same = {hue_words[i] for i in grid.rows({base: word(value)})}
+        same = {hue_words[i] for i in grid.rows({key: word(text) for key, text in base.items()})}
         found = {key: number for key, number in found.items() if key[1] not in same}
     if not found:
         over = f" over {spec.over}" if spec.over else ""
@@ -363,22 +391,24 @@ def _values(grid: Grid, metric: str, over: str | None) -> list[float]:
     known = grid.processors(metric)
     if over is None:
         raise InputError(f"{metric}: over what? Over a KEY=VALUE of the sweep or one of {', '.join(known)}")
-    key, equals, text = over.partition("=")
-    if not equals:
-        # The maker's name may be left out.
-        meant = [over] if over in known else [name for name in known if name.endswith(f"_{over}")]
+    base = _pairs(over)
+    if not base:
+        # The maker's name, or what comes after the name, may be left out.
+        meant = [over] if over in known else [name for name in known if f"_{over}_" in f"_{name}_"]
         if len(meant) != 1:
-            hint, others = did_you_mean(over, known), ", ".join(known)
+            hint, told = did_you_mean(over, known), ", ".join(known)
             raise InputError(
-                f"{metric} over {over}: not known{hint}; over a KEY=VALUE of the sweep or {others}"
+                f"{metric} over {over}: not known{hint}; over a KEY=VALUE of the sweep or {told}"
             )
         return grid.results[RATIOS[metric].column + meant[0]]
-    axis = grid.axis(key)
-    if word(text) not in axis.of(key):
-        raise InputError(f"{key}: no point has {text!r}; there are {', '.join(axis.of(key))}")
+    axes = [grid.axis(key) for key in base]
+    same = {
+        key: _nearest(key, text, axis.of(key)) for (key, text), axis in zip(base.items(), axes, strict=True)
+    }
     values = _values(grid, RATIOS[metric].metric, None)
     power = 1 if is_gain(RATIOS[metric].metric) else -1
-    places = list(zip(*(grid.words[other.lead] for other in grid.axes if other is not axis), strict=True))
-    base = {places[i]: values[i] for i in grid.rows({key: word(text)})}
-    pairs = [(value, base.get(place, math.nan)) for value, place in zip(values, places, strict=True)]
+    others = [grid.words[other.lead] for other in grid.axes if other not in axes]
+    places = list(zip(*others, strict=True)) or [()] * len(values)
+    reference = {places[i]: values[i] for i in grid.rows(same)}
+    pairs = [(value, reference.get(place, math.nan)) for value, place in zip(values, places, strict=True)]
     return [(value / other) ** power if value and other else math.nan for value, other in pairs]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SWEEP, TABLE = "sweep.json", "table.parquet"
 LAST = ("error", "point")
+WORK = ("prompt", "generate", "batch")
 Scalar = bool | int | float | str | None
 
 
@@ -68,12 +69,14 @@ class Grid:
     axes: what was swept; `model` and `arch` come first, also where there is only one
     words: swept key -> its value in every row, as text
     results: column -> number in every row, NaN = none
+    work: `prompt`, `generate`, `batch` -> tokens, tokens, sequences in every row
     """
 
     name: str
     axes: tuple[Axis, ...]
     words: Mapping[str, list[str]] = field(repr=False)
     results: Mapping[str, list[float]] = field(repr=False)
+    work: Mapping[str, list[int]] = field(repr=False)
 
     def axis(self, key: str) -> Axis:
         """Return the axis of a key. Raises InputError if it was not swept, or has equal values at several points."""
@@ -114,7 +117,7 @@ class Sweep:
         names = [grid.name for grid in self.grids]
         if name not in names:
             hint = did_you_mean(name, names)
-            raise InputError(f"no grid {name!r}{hint}; {self.name} has {', '.join(names)}")
+            raise InputError(f"no grid {name!r}{hint}; there are: {', '.join(names)}")
         return self.grids[names.index(name)]
 
 
@@ -182,6 +185,8 @@ def _why_not(root: Path, error: Exception) -> str:
         return f"{root}: a single run, no sweep; its figures are in {root / 'figures'}"
     if not isinstance(error, FileNotFoundError):
         return f"{root / SWEEP}: cannot be read: {getattr(error, 'strerror', None) or error}"
+    if (root / "points").is_dir():
+        return f"{root}: this sweep has not finished: run it again to go on"
     if root.is_dir():
         inside = ", ".join(sorted(path.parent.name for path in root.glob(f"*/{SWEEP}")))
         return f"{root}: no sweep: there is no {SWEEP}{inside and f'; there are {inside}'}"
@@ -221,4 +226,5 @@ def _grid(root: Path, file: _SweepFile, grid: _GridFile, table: pd.DataFrame, in
     leads = [words[axis.lead] for axis in axes if axis.values]
     if len(set(zip(*leads, strict=True))) < len(rows):
         raise InputError(f"{root}: grid {grid.name!r} has several points with equal values of all swept keys")
-    return Grid(grid.name, tuple(axes), words, results)
+    work = {name: rows[key].astype(int).tolist() for name in WORK if (key := f"workload.{name}") in rows}
+    return Grid(grid.name, tuple(axes), words, results, work)

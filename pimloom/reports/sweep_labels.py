@@ -140,11 +140,11 @@ def metric_label(metric: str, over: str | None, values: Sequence[float], is_log:
 
 
 def _reference(over: str) -> str:
-    key, equals, text = over.partition("=")
-    if not equals:
+    if "=" not in over:
         return processor_name(over)
-    value = value_text(key, word(text))
-    return value if key in ("model", "arch") else f"{name_of(key)} = {value}"
+    pairs = [part.partition("=") for part in over.split(",")]
+    texts = [(key.strip(), value_text(key.strip(), word(text))) for key, _, text in pairs]
+    return ", ".join(text if key in ("model", "arch") else f"{name_of(key)} = {text}" for key, text in texts)
 
 
 def _number(value: float) -> str:

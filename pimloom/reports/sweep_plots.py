@@ -55,8 +55,8 @@ LABEL_LETTERS, TITLE_LETTERS = 33, 43
 """So many fit in a line at the axes' height and width."""
 LOG_SPREAD = 20
 """From this ratio of largest to smallest on, small values would vanish on a linear axis."""
-NARROW = 0.85
-"""Where the smallest value is at least this share of the largest, an axis from 0 would hide the difference."""
+LEAST_SPAN = 0.05
+"""Of the colours of a heat map, as a share of the largest value: less is no difference to be seen."""
 LABELLED = 8
 """Up to so many points of fronts get a label each."""
 
@@ -88,7 +88,7 @@ def draw(sweep: Sweep, spec: Spec, ax: Axes | None = None) -> Axes:
         figure: Any = ax.figure
         is_alone = isinstance(figure, Figure) and figure.axes == [ax]
         legend = {"line": _line, "heat": _heat, "bars": _bars, "pareto": _pareto}[spec.kind](ax, grid, spec)
-        title = _title(spec)
+        title = _title(grid, spec)
         ax.set_title(title)
         lines = _legend(ax, grid, spec, legend, is_alone) + title.count("\n")
         if is_alone:
@@ -133,15 +133,15 @@ def _file_names(sweep: Sweep, specs: Sequence[Spec]) -> list[str]:
     """Return a different file name for each figure, also where upper and lower case are the same."""
     names: list[str] = []
     for spec in specs:
-        parts = [spec.grid] * (len(sweep.grids) > 1) + [spec.kind, spec.y]
-        name = "_".join(re.sub(r"[^A-Za-z0-9_-]+", "-", part)[:60] for part in parts)
+        parts = [spec.grid] * (len(sweep.grids) > 1) + [spec.kind, spec.y] + [spec.tag] * bool(spec.tag)
+        name = "_".join(re.sub(r"[^A-Za-z0-9_-]+", "-", part)[:80] for part in parts)
         taken = {other.lower() for other in names}
         numbered = (name if i == 1 else f"{name}_{i}" for i in count(1))
         names.append(next(n for n in numbered if n.lower() not in taken))
     return names
 
 
-def _title(spec: Spec) -> str:
+def _title(grid: Grid, spec: Spec) -> str:
     """Return what the figure holds fixed."""
     names = ("model", "arch")
     who = " on ".join(spec.where[key] for key in names if key in spec.where)
@@ -149,8 +149,26 @@ def _title(spec: Spec) -> str:
     corner = f"{'upper' if is_gain(spec.y) else 'lower'} {'right' if is_gain(spec.x) else 'left'}"
     better = f"Pareto fronts; the {corner} is better" if spec.kind == "pareto" else ""
     kept = at.replace(" ", "\xa0").replace(",\xa0", ", ")  # lines end between values, not inside of one
+    who = ", ".join(filter(None, (who, _work(grid, spec))))
     lines = [fill(text, TITLE_LETTERS).replace("\xa0", " ") for text in (who, kept, better) if text]
     return "\n".join(lines)
+
+
+def _work(grid: Grid, spec: Spec) -> str:
+    """Return what every point of the figure was asked to do, as far as it is the same and not said elsewhere."""
+    rows = grid.rows(spec.where)
+    same = {
+        name: values[rows[0]]
+        for name, values in grid.work.items()
+        if f"workload.{name}" not in spec.where and len({values[i] for i in rows}) == 1
+    }
+    prompt, generate, batch = (same.get(name) for name in ("prompt", "generate", "batch"))
+    parts = [f"{batch} sequences"] * (batch is not None and batch > 1)
+    if prompt and generate:
+        parts.append(f"{prompt} + {generate} tokens")
+    elif prompt or generate:
+        parts.append(f"{prompt} prompt tokens" if prompt else f"{generate} new tokens")
+    return ", ".join(parts).replace("1 prompt tokens", "1 prompt token").replace(" ", "\xa0")
 
 
 def _legend(ax: Axes, grid: Grid, spec: Spec, legend: Legend, is_alone: bool) -> int:
@@ -188,8 +206,7 @@ def _line(ax: Axes, grid: Grid, spec: Spec) -> Legend:
     (_numbers if is_numeric else _categories)(ax, places, labels)
     ax.set_xlabel(name)
     every = shown.known
-    is_narrow = min(every) > NARROW * max(every)
-    factor = _metric_axis(ax, spec, "y", every, is_log=_is_wide(every), from_zero=not is_narrow)
+    factor = _metric_axis(ax, spec, "y", every, is_log=_is_wide(every), from_zero=True)
     order = sorted(range(len(places)), key=places.__getitem__)
     lines = []
     for row, (color, marker, dashes, _) in zip(shown.values, LOOKS, strict=False):
@@ -205,9 +222,9 @@ def _bars(ax: Axes, grid: Grid, spec: Spec) -> Legend:
     shown = cells(grid, spec)
     name, labels = axis_labels(grid.axis(spec.x), spec.x, shown.xs)
     is_ratio, every = unit_of(spec.y) is TIMES, shown.known
-    is_log = is_ratio and _is_wide([1, *every])
+    is_log = is_ratio and _is_wide(every)
     base = 1 if is_log else 0
-    factor = _metric_axis(ax, spec, "y", [base, *every], is_log=is_log, from_zero=True)
+    factor = _metric_axis(ax, spec, "y", [1, *every] if is_ratio else every, is_log=is_log, from_zero=True)
     group = 0.84 if len(every) > 3 else 0.5  # noqa: PLR2004
     width = group / len(shown.hues)
     widest_inch = _widest_inch([_short(v * factor) for v in every], SMALL)
@@ -248,7 +265,8 @@ def _heat(ax: Axes, grid: Grid, spec: Spec) -> Legend:
     shown = cells(grid, spec)
     is_log = _is_wide(shown.known)
     label, factor = metric_label(spec.y, spec.over, shown.known, is_log)
-    limits = min(shown.known) * factor, max(shown.known) * factor
+    low, high = min(shown.known) * factor, max(shown.known) * factor
+    limits = min(low, high - LEAST_SPAN * abs(high)), high
     norm = LogNorm(*limits) if is_log else Normalize(*limits)
     scaled = np.array(shown.values) * factor
     mesh = ax.pcolormesh(
@@ -299,7 +317,7 @@ def _pareto(ax: Axes, grid: Grid, spec: Spec) -> Legend:
 
 
 def _label_points(ax: Axes, spec: Spec, points: Sequence[tuple[float, float]], texts: Sequence[str]) -> None:
-    """Write texts on the better side of points, where there is room for them, but none over another."""
+    """Write texts on the better side of points if there is room for all of them."""
     across, up = (1 if is_gain(metric) else -1 for metric in (spec.x, spec.y))
     ax.margins(0.05, 0.12)
     to_scale = ax.xaxis.get_transform()
@@ -308,13 +326,15 @@ def _label_points(ax: Axes, spec: Spec, points: Sequence[tuple[float, float]], t
     room = (high - low) * widest_inch / (AXES_INCH - widest_inch)
     low, high = (low, high + room) if across > 0 else (low - room, high)
     ax.set_xlim(*to_scale.inverted().transform((low, high)))
-    taken: list[tuple[float, float, float]] = []
+    taken: list[tuple[float, float, float]] = []  # left and right end, and height
     for at, text in zip(points, texts, strict=True):
         x, y = ax.transAxes.inverted().transform(ax.transData.transform(at)) * (AXES_INCH, UPRIGHT_INCH)
         left, right = sorted((x, x + across * (_width_inch(text) + 0.05)))
-        if all(abs(y - level) > LINE_INCH or left > end or right < start for start, end, level in taken):
-            taken.append((left, right, y))
-            _note(ax, text, at, (3 * across, 2 * up), "left" if across > 0 else "right")
+        if any(abs(y - level) < LINE_INCH and start < right and left < end for start, end, level in taken):
+            return
+        taken.append((left, right, y))
+    for at, text in zip(points, texts, strict=True):
+        _note(ax, text, at, (3 * across, 2 * up), "left" if across > 0 else "right")
 
 
 def _metric_axis(

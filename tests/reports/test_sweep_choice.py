@@ -177,7 +177,7 @@ WRONG = [
         {"x": "dram.channels", "where": {"dram.channels": "8"}},
         "dram.channels: the figure shows it, so it cannot be held at 8",
     ),
-    ({"y": "speedup", "over": "T4"}, "speedup over T4: not known"),
+    ({"y": "speedup", "over": "T5"}, "speedup over T5: not known"),
     ({"y": "energy_saving", "over": "H200_graph"}, "energy_saving over H200_graph: not known"),
     ({"y": "speedup", "over": "NVIDIA_T4_rofline"}, "(did you mean 'NVIDIA_T4_roofline'?)"),
     ({"y": "speedup", "over": "dram.channels=5"}, "dram.channels: no point has '5'; there are 4, 8, 16"),
@@ -247,7 +247,7 @@ def test_lines_may_be_over_a_point_or_a_processor() -> None:
     assert numbers(sweep, spec).values == [[1, 2, 4], [1, 2, 4]]
     other = one(sweep, kind="line", y="speedup", over="arch=pim-gpt")
     assert numbers(sweep, other).values == [[1, 1, 1], [2, 2, 2]]
-    for name in ("NVIDIA_T4_roofline", "T4_roofline"):
+    for name in ("NVIDIA_T4_roofline", "T4_roofline", "T4"):
         processor = one(sweep, kind="line", y="speedup", over=name)
         assert numbers(sweep, processor).values[0] == [2, 2, 2]
     column = one(sweep, kind="line", y="speedup_over.NVIDIA_T4_roofline")
@@ -282,3 +282,23 @@ def test_the_front_against_brute_force(costs: list[tuple[float, float]]) -> None
     found = front(costs)
     assert sorted(found) == [i for i, b in enumerate(costs) if not any(beats(a, b) for a in costs)]
     assert [costs[i] for i in found] == sorted(costs[i] for i in found)
+
+
+def test_a_ratio_over_points_of_two_keys() -> None:
+    """The reference is one point, whatever the others have."""
+    sweep = make(CHANNELS | CLOCKS)
+    over = "dram.channels=4, asic.clock_Hz=1e8"
+    spec = one(sweep, kind="line", x="dram.channels", y="speedup", hue="asic.clock_Hz", over=over)
+    values = dict(zip(*(cells(sweep.grids[0], spec)[i] for i in (1, 2)), strict=True))
+    assert values["100000000"] == pytest.approx([1, 2, 4])
+    assert values["1000000000"] == pytest.approx([factor * 10**0.5 for factor in (1, 2, 4)])
+
+
+def test_a_value_may_have_fewer_digits() -> None:
+    sweep = make({"asic.clock_Hz": (1e8, 177827941, 316227766), **CHANNELS})
+    spec = one(sweep, kind="line", x="dram.channels", y="ttft_ns", where={"asic.clock_Hz": "1.778e8"})
+    assert spec.where["asic.clock_Hz"] == "177827941"
+    with pytest.raises(
+        InputError, match="asic.clock_Hz: no point has '1.7e8'; there are 100000000, 177827941"
+    ):
+        figures(sweep, Wanted(where={"asic.clock_Hz": "1.7e8"}))
