@@ -581,7 +581,7 @@ def test_sweep(swept: tuple[Run, Path]) -> None:
     assert f"1 failed: {reason} (first: model=gpt2-tiny, arch=pim-gpt, pim.lanes=32)\n" in done.err
     assert "--retry-failed" not in done.err
     rows = (folder / "table.csv").read_text(encoding="utf-8").splitlines()
-    assert rows[0].startswith("model,arch,pim.lanes,total_time_ns,")
+    assert rows[0].startswith("model,arch,pim.lanes,workload.generate,workload.prompt,")
     assert [row.split(",")[2] for row in rows[1:]] == ["8", "16", "32"]
 
 
@@ -658,8 +658,8 @@ def test_plot_what_is_asked_for(swept: tuple[Run, Path], tmp_path: Path) -> None
     out = tmp_path / "new" / "figures"
     asked = ("--kind", "bars", "--x", "pim.lanes", "--y", "ttft_ns", "--format", "png", "--out", str(out))
     done = run("plot", str(swept[1]), *asked)
-    assert (done.code, done.out) == (0, f"{out}/bars_ttft_ns.png\n")
-    assert [path.name for path in out.iterdir()] == ["bars_ttft_ns.png"]
+    assert (done.code, done.out) == (0, f"{out}/bars_ttft_ns_x-pim-lanes.png\n")
+    assert [path.name for path in out.iterdir()] == ["bars_ttft_ns_x-pim-lanes.png"]
 
 
 @pytest.mark.parametrize(

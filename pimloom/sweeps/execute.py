@@ -72,14 +72,15 @@ def execute(
             try:
                 while batch or under_way:
                     while batch and len(under_way) < QUEUED * workers:
-                        job = batch.popleft()
-                        under_way[pool.submit(_work, job)] = job
+                        with _without_main():
+                            under_way[pool.submit(_work, batch[0])] = batch[0]
+                        batch.popleft()
                     for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                         status = future.result()
                         yield under_way.pop(future), status
             except BrokenProcessPool:
                 if alone:
-                    (job,) = under_way.values()
+                    (job,) = {*under_way.values(), *batch}
                     Store(office.folder).put_failure(job.id, DIED, "")
                     yield job, "failed"
                 suspects.extend(() if alone else under_way.values())
@@ -93,9 +94,6 @@ def _pool(office: Office, workers: int) -> Iterator[ProcessPoolExecutor]:
         # Spawned, not forked: the parent has threads of its own, such as the progress bar's.
         pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (office,))
         try:
-            with _without_main():
-                began = pool.submit(os.getpid)  # starts all processes
-            began.result()
             yield pool
         except BaseException:
             for process in set(active_children()) - before:
@@ -107,7 +105,7 @@ def _pool(office: Office, workers: int) -> Iterator[ProcessPoolExecutor]:
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Let processes that start now not import the user's script: they need nothing of it, and would run it again."""
+    """Let a process that starts now not import the user's script: it needs nothing of it, and would run it again."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
