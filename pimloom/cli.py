@@ -398,7 +398,9 @@ def sweep(
         for file in files:
             typer.echo(f"  {file}")
     for reason, rows in swept.failures.items():
-        first_row = ", ".join(f"{key}={rows[0][key]}" for key in ("model", "arch", *swept.plan.keys))
+        # Of several grids most keys would only repeat what is not swept.
+        keys = ("model", "arch", *(swept.plan.keys if len(swept.plan.members) == 1 else ()))
+        first_row = ", ".join(f"{key}={rows[0][key]}" for key in keys)
         typer.echo(f"{len(rows)} failed: {reason} (first: {first_row})", err=True)
     if any(row["error"] and row["point"] for row in swept.rows):
         typer.echo("failed points are not run again unless with --retry-failed", err=True)
