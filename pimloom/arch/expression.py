@@ -48,6 +48,27 @@ def evaluate(text: str, symbols: Mapping[str, int]) -> int:
 
     Raises ExpressionError for anything but integers, known names, + - * //, unary minus, max and min.
     """
+    # The same few expressions are evaluated for every machine of a sweep.
+    known = ((name, symbols[name]) for name in _names(text) if name in symbols)
+    try:
+        return _value(text, tuple(known))
+    except _UnknownNameError as error:
+        hint = did_you_mean(error.args[0], list(symbols))
+        raise ExpressionError(f"unknown name {error.args[0]!r} in {text!r}{hint}") from None
+
+
+class _UnknownNameError(Exception):
+    """A name that has no value."""
+
+
+@lru_cache(maxsize=1024)
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(sorted({node.id for node in ast.walk(_parse(text)) if isinstance(node, ast.Name)}))
+
+
+@lru_cache(maxsize=65536)
+def _value(text: str, known: tuple[tuple[str, int], ...]) -> int:
+    symbols = dict(known)
 
     def walk(node: ast.expr) -> int:
         match node:
@@ -55,9 +76,7 @@ def evaluate(text: str, symbols: Mapping[str, int]) -> int:
                 result = value
             case ast.Name(id=name):
                 if name not in symbols:
-                    raise ExpressionError(
-                        f"unknown name {name!r} in {text!r}{did_you_mean(name, list(symbols))}"
-                    )
+                    raise _UnknownNameError(name)
                 result = symbols[name]
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 result = -walk(operand)
@@ -77,6 +96,4 @@ def evaluate(text: str, symbols: Mapping[str, int]) -> int:
             raise ExpressionError(f"{text!r} leaves the range of +-2^53")
         return result
 
-    if abs(symbols.get(text, LIMIT + 1)) <= LIMIT:
-        return symbols[text]  # most rules are a single name, and a sweep evaluates very many
     return walk(_parse(text))
