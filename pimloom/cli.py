@@ -362,7 +362,7 @@ def sweep(
     given = [f"workload.{name}={value}" for name, value in options.items() if value is not None]
     request = _request(names, axis or [], [*(override or []), *given])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as batch systems end a job
-    first, last = None, Tally(len(request))
+    first, last = None, Tally(request.count)
     started = said = time.monotonic()
     try:
         with _progress(request.name, quiet) as progress:
@@ -770,9 +770,10 @@ def _sweep_gist(name: str) -> str:
     """Resolve all points of a sweep, which finds what is wrong with its keys and values, and count them."""
     from pimloom.sweeps.description import load_sweep
     from pimloom.sweeps.plan import plan
+    from pimloom.sweeps.sweep import MAX_POINTS
 
     request = load_sweep(name)
-    points = plan(request, len(request)).points
+    points = plan(request, MAX_POINTS).points
     refused = sum(point.id is None for point in points)
     also = f", {refused} of them impossible" if refused else ""
     grids = f"{len(request.grids)} grid{'s' * (len(request.grids) != 1)}"

@@ -20,6 +20,8 @@ MAX_DEPTH = 50
 MAX_DIGITS = 400
 MAX_KEY = 100
 MAX_SHOWN = 60
+MAX_LINES = 100
+"""Of complaints; one wrong word can cause thousands."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTEGER = re.compile(r"[-+]?[0-9]+")
@@ -114,7 +116,9 @@ class Findings:
             for place, path, message in self._found
         }
         if lines:
-            text = "\n".join(f"{f}:{line}:{column}: {text}" for f, line, column, text in sorted(lines))
+            told = [f"{f}:{line}:{column}: {text}" for f, line, column, text in sorted(lines)]
+            more = [f"and {len(told) - MAX_LINES} more"] if len(told) > MAX_LINES else []
+            text = "\n".join(told[:MAX_LINES] + more)
             if self._are_conflicts:
                 raise ConflictError(text, "; ".join(sorted({message for *_, message in lines})))
             raise InputError(text)

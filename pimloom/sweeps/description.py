@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
 from pimloom.arch.base import Description
-from pimloom.arch.document import Override, field_type, load, parse_overrides
+from pimloom.arch.document import InputError, Override, field_type, load, locate, parse_overrides
 from pimloom.arch.machine import Arch
 from pimloom.arch.tree import Findings, Node, Place, read_text, shown
+from pimloom.workloads.huggingface import config_path
 from pimloom.workloads.model import Model
 from pimloom.workloads.request import Workload
 
 MAX_VALUES = 100_000
 """Of one axis; more is a slip of the pen."""
+SLACK = 1e-9
+"""Of a step, by which the last one may seem to miss the end of a range."""
 DIGITS = 12
 """Significant digits of a computed value: more than any parameter needs, fewer than platforms disagree on."""
 FORMS = "FIRST:LAST:STEP, FIRST:LAST:linN or FIRST:LAST:logN for N values, FIRST:LAST:xF for factors of F"
+MAX_SHOWN = 200
+"""Letters of an axis that messages repeat."""
 ONE_GRID = "grid"
 """Name of the only grid where none is given."""
 
@@ -68,11 +76,10 @@ class Grid:
     name: str
     axes: tuple[Axis, ...] = ()
 
-    def __len__(self) -> int:
-        count = 1
-        for axis in self.axes:
-            count *= len(axis.steps)
-        return count
+    @property
+    def count(self) -> int:
+        """Points of one model on one machine."""
+        return prod(len(axis.steps) for axis in self.axes)
 
 
 @dataclass(frozen=True)
@@ -86,9 +93,10 @@ class Request:
     fixed: tuple[Override, ...]
     grids: tuple[Grid, ...]
 
-    def __len__(self) -> int:
-        """Count the points, those that several grids share each time."""
-        return len(self.models) * len(self.archs) * sum(map(len, self.grids))
+    @property
+    def count(self) -> int:
+        """All points; what several grids share counts in each."""
+        return len(self.models) * len(self.archs) * sum(grid.count for grid in self.grids)
 
 
 def load_sweep(name_or_path: str, overrides: Sequence[str] = ()) -> Request:
@@ -109,7 +117,14 @@ def load_sweep(name_or_path: str, overrides: Sequence[str] = ()) -> Request:
         nodes = tree[kind].value
         assert isinstance(nodes, list)
         _refuse_twice([(str(node.value), node.place) for node in nodes], kind, findings)
-        return tuple(_beside(str(node.value), Path(node.place.file)) for node in nodes)
+        paths = [_beside(str(node.value), Path(node.place.file)) for node in nodes]
+        for node, path in zip(nodes, paths, strict=True):
+            try:
+                if not ("/" in path and config_path(path)):
+                    locate(kind.removesuffix("s"), path)
+            except InputError as error:
+                findings.add(node.place, (kind,), str(error))
+        return tuple(paths)
 
     fixed = [_override(key, node, findings) for key, node in entries(tree.get("set")).items()]
     grids = [
@@ -148,7 +163,10 @@ def _beside(name: str, file: Path) -> str:
 
 def _fixed(overrides: Iterable[Override], grids: Sequence[Grid], findings: Findings) -> tuple[Override, ...]:
     """Return the last override of each key; one that every grid sweeps would have no effect, which is complained of."""
-    last = {override.key: override for override in overrides}
+    last: dict[str, Override] = {}
+    for override in overrides:
+        last.pop(override.key, None)  # the last of a key comes last
+        last[override.key] = override
     swept = [{key for axis in grid.axes for key in axis.keys} for grid in grids]
     for key in set(last).intersection(*swept):
         findings.add(last[key].leaf.key_place, (key,), "has no effect, as it is swept")
@@ -170,7 +188,7 @@ def _override(key: str, node: Node, findings: Findings) -> Override:
 
 def _axis_text(text: str, findings: Findings) -> tuple[str, Node] | None:
     """Read `KEYS=VALUES` as the entry of a YAML that it stands for."""
-    file = f"-s {text}"
+    file = f"-s {text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + '...'}"
     keys, equals, values = text.partition("=")
     start = Place(file, 1, 1)
     if not equals or not values.strip():
@@ -224,22 +242,27 @@ def _steps(keys: tuple[str, ...], node: Node, findings: Findings) -> list[tuple[
         elif isinstance(item.value, dict):
             findings.add(item.place, (keys[0],), f"should be a list of values or a range: {FORMS}")
         else:
+            values = _expand(item, keys[0], findings)
+            if (len(steps) + len(values)) * len(keys) > MAX_VALUES:
+                findings.add(item.place, (keys[0],), f"more than {MAX_VALUES} values")
+                break
             steps += [
                 tuple(
                     _typed(key, replace(item, value=value, key_place=node.key_place), value is not item.value)
                     for key in keys
                 )
-                for value in _expand(item, keys[0], findings)
+                for value in values
             ]
     if not items:
         findings.add(node.place, (keys[0],), "an axis needs values: [4, 8], or a range")
     seen = set[str]()
     for step in steps:
-        told = ", ".join(shown(leaf.plain()) for leaf in step)
-        if told in seen:
+        value = json.dumps([leaf.plain() for leaf in step])
+        if value in seen:
+            told = ", ".join(shown(leaf.plain()) for leaf in step)
             findings.add(step[0].place, (keys[0],), f"the value {told} comes twice, perhaps after rounding")
             break
-        seen.add(told)
+        seen.add(value)
     return steps
 
 
@@ -273,18 +296,25 @@ def _expand(item: Node, key: str, findings: Findings) -> list[Any]:
 
 
 def _why_no_range(form: str, first: float, last: float, step: float) -> str | None:
+    if not all(map(math.isfinite, (first, last, step, last - first))):
+        return "these numbers are too large"
     if not first < last:
         return "the first value should be less than the last"
-    if form in ("log", "x") and first <= 0:
-        return "values of a constant ratio are positive"
+    if form in ("log", "x") and (first <= 0 or not math.isfinite(last / first)):
+        return "values of a constant ratio are positive, and not too far apart"
     if form in ("lin", "log"):
         if not step.is_integer() or not 2 <= step <= MAX_VALUES:  # noqa: PLR2004
             return f"should ask for 2 to {MAX_VALUES} values"
-    elif step <= (form == "x"):
+        return None
+    if step <= (form == "x"):
         return "the factor should be more than 1" if form == "x" else "the step should be more than 0"
-    elif form == "" and (last - first) / step > MAX_VALUES:
+    if _steps_between(form, first, last, step) > MAX_VALUES:
         return f"more than {MAX_VALUES} values; for a number of values write linN or logN"
     return None
+
+
+def _steps_between(form: str, first: float, last: float, step: float) -> float:
+    return math.log(last / first) / math.log(step) if form == "x" else (last - first) / step
 
 
 def _linear(first: float, last: float, count: float) -> list[float]:
@@ -296,17 +326,13 @@ def _logarithmic(first: float, last: float, count: float) -> list[float]:
 
 
 def _arithmetic(first: float, last: float, step: float) -> list[float]:
-    found = [_tidy(first)]
-    while len(found) <= MAX_VALUES and (value := _tidy(first + step * len(found))) <= last:
-        found.append(value)
-    return found
+    count = int(_steps_between("", first, last, step) + SLACK) + 1
+    return [_tidy(first + step * i) for i in range(count)]
 
 
 def _geometric(first: float, last: float, factor: float) -> list[float]:
-    found = [_tidy(first)]
-    while len(found) <= MAX_VALUES and (value := _tidy(first * factor ** len(found))) <= last:
-        found.append(value)
-    return found
+    count = int(_steps_between("x", first, last, factor) + SLACK) + 1
+    return [_tidy(first * factor**i) for i in range(count)]
 
 
 _RANGES = {"lin": _linear, "log": _logarithmic, "x": _geometric, "": _arithmetic}
@@ -314,5 +340,5 @@ _RANGES = {"lin": _linear, "log": _logarithmic, "x": _geometric, "": _arithmetic
 
 def _tidy(value: float) -> float:
     """Return a computed value in as many digits as are meant, whole ones as integers."""
-    rounded = float(f"{value:.{DIGITS}g}")
+    rounded = value if value.is_integer() else float(f"{value:.{DIGITS}g}")
     return int(rounded) if rounded.is_integer() else rounded

@@ -94,6 +94,14 @@ def _pool(office: Office, workers: int) -> Iterator[ProcessPoolExecutor]:
         # Spawned, not forked: the parent has threads of its own, such as the progress bar's.
         pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (office,))
         try:
+            with _without_main():
+                ready = pool.submit(_is_ready)
+            try:
+                is_ready = ready.result()
+            except BrokenProcessPool as error:
+                raise RuntimeError("processes for the sweep cannot start") from error
+            if not is_ready:
+                raise RuntimeError("the package's source has changed since the sweep began; start it again")
             yield pool
         except BaseException:
             for process in set(active_children()) - before:
@@ -108,9 +116,12 @@ def _without_main() -> Iterator[None]:
     """Let a process that starts now not import the user's script: it needs nothing of it, and would run it again."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
+    # The process inherits it: an interrupt while it starts is the parent's alone.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         sys.modules["__main__"] = main
 
 
@@ -154,6 +165,11 @@ def _begin(office: Office) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _is_ready() -> bool:
+    """Tell whether this worker runs the code of the plan; that it answers shows that workers can start."""
+    return _is_current
 
 
 def _work(job: Job) -> Status:

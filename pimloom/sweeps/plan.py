@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 
-from pimloom.arch.document import ConflictError, Document, InputError, Override, read, validate
+from pimloom.arch.document import (
+    ConflictError,
+    Document,
+    InputError,
+    Override,
+    field_type,
+    read,
+    validate,
+)
 from pimloom.arch.machine import Arch
-from pimloom.arch.tree import Node
+from pimloom.arch.tree import MAX_LINES, Node
 from pimloom.reports.definitions import SCHEMA_VERSION
 from pimloom.run import Setup
 from pimloom.sim.source import source_hash
@@ -23,11 +31,6 @@ from pimloom.workloads.request import Workload, by_target, load_workload
 
 Value = str | int | float | bool | None
 M = TypeVar("M", bound=BaseModel)
-
-UNKNOWN = "n/a"
-"""Stands for the value of a key that a refused point never came to have."""
-MAX_LINES = 20
-"""Of complaints; a wrong name in a large sweep can cause thousands."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +138,8 @@ def plan(request: Request, max_points: int) -> Plan:
     Raises InputError if there are more than `max_points`, for whatever is wrong with any of them, and if the values
     of none go together.
     """
-    if len(request) > max_points:
-        raise InputError(f"{request.name}: {len(request)} points are more than --max-points {max_points}")
+    if request.count > max_points:
+        raise InputError(f"{request.name}: {request.count} points are more than --max-points {max_points}")
     keys = tuple(dict.fromkeys(key for grid in request.grids for axis in grid.axes for key in axis.keys))
     planner = _Planner(request, keys)
     found: dict[tuple[Any, ...], Point] = {}
@@ -185,22 +188,20 @@ class _Planner:
             setup = self.resolver.setup(recipe)
         except ConflictError as error:
             self.conflicts |= dict.fromkeys(str(error).splitlines())
-            values = self.values(replace(recipe, overrides=self.request.fixed))
-            values |= {o.key: scalar(o.leaf.plain()) for o in recipe.overrides if o.key in self.keys}
+            values = self.values(recipe) | {o.key: scalar(o.leaf.plain()) for o in recipe.overrides}
             model, arch = (self.resolver.name(kind, getattr(recipe, kind)) for kind in ("model", "arch"))
-            return Point(recipe, model, arch, values, error=error.reason)
+            return Point(recipe, model, arch, {key: values[key] for key in self.keys}, error=error.reason)
+        trees = {kind: document.root for kind, document in setup.documents.items()}
+        values = {key: _value(trees, setup.workload, key) for key in self.keys}
         return Point(
-            recipe, setup.model.name, setup.arch.name, {key: _value(setup, key) for key in self.keys},
-            identity(setup, self.source), setup.model, setup.workload,
+            recipe, setup.model.name, setup.arch.name, values, identity(setup, self.source), setup.model,
+            setup.workload,
         )  # fmt: skip
 
     def values(self, recipe: Recipe) -> dict[str, Value]:
-        """The values that keys have where they are not swept."""
-        try:
-            setup = self.resolver.setup(recipe)
-        except InputError:
-            return dict.fromkeys(self.keys, UNKNOWN)
-        return {key: _value(setup, key) for key in self.keys}
+        """The values that swept keys have in the descriptions themselves; raises InputError."""
+        trees = {kind: self.resolver.root(kind, getattr(recipe, kind)) for kind in ("model", "arch")}
+        return {key: _value(trees, Workload(), key) for key in self.keys}
 
     def refuse_same_names(self, point: Point) -> None:
         """Raise InputError if two descriptions go by one name: the table could not tell them apart."""
@@ -219,18 +220,23 @@ class _Planner:
             raise InputError("\n".join(lines[:MAX_LINES] + more))
 
 
-def _value(setup: Setup, key: str) -> Value:
-    """The value of a key in a resolved run."""
-    here: Any = setup.arch
+def _value(trees: Mapping[str, Node], workload: Workload, key: str) -> Value:
+    """The value of a key in the descriptions of a run, None if they have none."""
     head, _, rest = key.partition(".")
-    if head in ("model", "workload"):
-        here, key = getattr(setup, head), rest
-    for part in key.split("."):
-        if isinstance(here, BaseModel):
-            here = getattr(here, part)
+    if head == "workload":
+        return cast("Value", getattr(workload, rest, None))
+    cls, path = (Model, rest) if head == "model" else (Arch, key)
+    here: Node | None = trees["model" if head == "model" else "arch"]
+    for part in path.split("."):
+        inside = here.value if here else None
+        if isinstance(inside, list):
+            here = inside[int(part)] if part.isdecimal() and int(part) < len(inside) else None
         else:
-            here = here[int(part) if isinstance(here, list | tuple) else part]
-    return scalar(here.model_dump(mode="json") if isinstance(here, BaseModel) else here)
+            here = inside.get(part) if isinstance(inside, dict) else None
+    value = here.plain() if here else None
+    if isinstance(value, float) and value.is_integer() and field_type(cls, path) is int:
+        return int(value)
+    return scalar(value)
 
 
 def scalar(value: Any) -> Value:

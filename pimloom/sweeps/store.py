@@ -1,4 +1,4 @@
-"""A folder of finished points, one folder each, named by the run's identity.
+"""A folder of finished points, one folder each, named by the run's identity; of failed ones a file each.
 
 A point's files are written under a temporary name and renamed, so a folder that has its final name is complete,
 however the process that wrote it ended, and however many processes work on the same store.
@@ -17,13 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pimloom.reports.definitions import CONFIG, COUNTS, MODEL, PROVENANCE, RESULT
+from pimloom.reports.definitions import CONFIG, COUNTS, MODEL, PROVENANCE, RESULT, SCHEMA_VERSION
 
-POINTS, FAILURE = "points", "failure.json"
+POINTS = "points"
 FILES = (RESULT, CONFIG, MODEL, COUNTS, PROVENANCE)
 _TEMPORARY = re.compile(r".+\.tmp-(?P<host>.+)-(?P<pid>[0-9]+)-(?P<started>[0-9]+)")
-ATTEMPTS = 100
-"""To put a point in the place of a failure, against other processes that do so."""
 _ID = re.compile("[0-9a-f]{32}")
 _STAT_STATE, _STAT_STARTED = 0, 19
 """Fields of /proc/PID/stat, counted behind the command's closing parenthesis (proc_pid_stat(5): 3 and 22)."""
@@ -48,15 +46,23 @@ class Store:
         assert _ID.fullmatch(name), name
         return self.folder / POINTS / name
 
+    def failure(self, name: str) -> Path:
+        """Return where it stands that a point failed, and how."""
+        return self.path(name).with_suffix(".failed.json")
+
     def read(self, name: str) -> Outcome | None:
         """Return what became of a point, None if nothing is known of it or its files are damaged."""
         folder = self.path(name)
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             # A power failure may leave files empty, or take their names.
             if all((folder / file).stat().st_size for file in FILES):
-                return Outcome(json.loads((folder / RESULT).read_bytes()))
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return Outcome(None, str(json.loads((folder / FAILURE).read_bytes())["error"]))
+                summary = json.loads((folder / RESULT).read_bytes())
+                figures = summary["total_time_ns"] + summary["energy_pJ"]["total"]
+                if summary["schema_version"] == SCHEMA_VERSION and figures > 0:
+                    return Outcome(summary)
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            error = str(json.loads(self.failure(name).read_bytes())["error"])
+            return Outcome(None, error) if error else None
         return None
 
     def put(self, name: str, write: Callable[[Path], object]) -> None:
@@ -69,28 +75,31 @@ class Store:
         with temporary(target) as staged:
             staged.mkdir()
             write(staged)
-            for _ in range(ATTEMPTS):
-                try:
-                    staged.rename(target)
-                    return
-                except OSError as error:
-                    refusal = error
+            try:
+                staged.rename(target)
+            except OSError:
                 found = self.read(name)
-                if found and found.summary is not None:
-                    return
-                # What is there is a failure or damaged. Another process may be replacing it, too.
-                with temporary(target.with_name(f"{name}.old")) as old, suppress(OSError):
-                    target.rename(old)
-            raise refusal
+                if found is None or found.summary is None:
+                    # Damaged files are in the way.
+                    with temporary(target.with_name(f"{name}.old")) as old:
+                        target.rename(old)
+                        staged.rename(target)
+        self.failure(name).unlink(missing_ok=True)
 
     def put_failure(self, name: str, error: str, trace: str) -> None:
-        """Note that a point failed, and how."""
+        """Note that a point failed, and how; a result of it is not touched.
+
+        Raises OSError if the folder cannot be written.
+        """
         text = json.dumps({"error": error, "trace": trace.splitlines()}, indent=2) + "\n"
-        self.put(name, lambda folder: (folder / FAILURE).write_text(text, encoding="utf-8"))
+        target = self.failure(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(target, lambda path: path.write_text(text, encoding="utf-8"))
 
     def adopt(self, name: str, other: Store) -> None:
-        """Copy a point from another store."""
-        self.put(name, lambda folder: _copy(other.path(name), folder))
+        """Copy a point from another store; raises OSError."""
+        source = other.path(name)
+        self.put(name, lambda folder: [shutil.copyfile(source / file, folder / file) for file in FILES])
 
     def clean(self) -> None:
         """Remove what dead processes of this computer have left under temporary names."""
@@ -129,9 +138,9 @@ def _started(pid: int) -> str | None:
     None if it is dead; "0" on a system without /proc, where only its number is known.
     """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         # A killed process whose parent does not ask for it stays as a zombie.
-        return None if fields[_STAT_STATE] in "ZX" else fields[_STAT_STARTED]
+        return None if fields[_STAT_STATE] in b"ZX" else fields[_STAT_STARTED].decode()
     except (OSError, IndexError):
         if Path("/proc/self/stat").exists():
             return None
@@ -142,11 +151,6 @@ def _started(pid: int) -> str | None:
     except PermissionError:
         pass
     return "0"
-
-
-def _copy(source: Path, target: Path) -> None:
-    for path in source.iterdir():
-        shutil.copyfile(path, target / path.name)
 
 
 def _remove(path: Path) -> None:

@@ -16,7 +16,7 @@ from pimloom.sweeps import table
 from pimloom.sweeps.description import Request, load_sweep, make_sweep
 from pimloom.sweeps.execute import Job, Office, execute
 from pimloom.sweeps.plan import Plan, Point, plan
-from pimloom.sweeps.store import Outcome, Store
+from pimloom.sweeps.store import POINTS, Outcome, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,16 +196,16 @@ def run_sweep(
 
 
 def _other(folder: Path) -> Store:
-    if not (folder / "points").is_dir():
+    if not (folder / POINTS).is_dir():
         raise InputError(f"{folder}: holds no points of a sweep to reuse")
     return Store(folder)
 
 
 def _make(store: Store) -> None:
     try:
-        store.folder.mkdir(parents=True, exist_ok=True)
+        (store.folder / POINTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{store.folder}: cannot be written: {error.strerror}") from error
+        raise InputError(f"{store.folder / POINTS}: cannot be written: {error.strerror}") from error
 
 
 def _known(name: str, store: Store, others: Sequence[Store]) -> Outcome | None:

@@ -94,7 +94,7 @@ def _against(summary: Mapping[str, Any], baselines: Sequence[Baseline]) -> Itera
     for b in baselines:
         name = re.sub(r"\W+", "_", b.name)
         yield f"speedup_over.{name}", b.time_ns / summary["total_time_ns"]
-        yield f"energy_saving_over.{name}", None if b.energy_pJ is None else b.energy_pJ / total_pJ
+        yield f"energy_saving_over.{name}", b.energy_pJ / total_pJ if b.energy_pJ and total_pJ else None
 
 
 def _array(values: Sequence[Value]) -> pa.Array:

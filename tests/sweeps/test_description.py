@@ -46,6 +46,8 @@ def from_file(folder: Path, text: str, overrides: tuple[str, ...] = ()) -> Reque
         ("asic.clock_Hz=1e8:1e9:lin4", [100000000, 400000000, 700000000, 1000000000]),
         ("asic.clock_Hz=1e8:1e9:log5", [100000000, 177827941, 316227766, 562341325, 1000000000]),
         ("asic.clock_Hz=1e8,1e9", [100000000, 1000000000]),
+        ("asic.clock_Hz=1:1e30:x1e10", [1, 10**10, 10**20, int(1e30)]),
+        ("asic.sram_B=1000000000001:1000000000601:300", [1000000000001, 1000000000301, 1000000000601]),
         ("energy.mac_read_factor=1:2:lin3", [1, 1.5, 2]),
         ("energy.mac_read_factor=0.1:0.5:0.1", [0.1, 0.2, 0.3, 0.4, 0.5]),
         ("mapping.barrier=instruction,data", ["instruction", "data"]),
@@ -106,6 +108,12 @@ def test_logarithmic_ranges(first: float, ratio: float, count: int) -> None:
         ("dram.channels=4:8:lin1", "should ask for 2 to 100000 values"),
         ("dram.channels=4:8:log2.5", "should ask for 2 to 100000 values"),
         ("dram.channels=0:1e9:1", "more than 100000 values"),
+        ("dram.channels=1:1e400:lin5", "these numbers are too large"),
+        ("dram.channels=1:1e400:log5", "these numbers are too large"),
+        ("energy.io_pJ_per_bit=1e-300:1e300:log5", "positive, and not too far apart"),
+        ("energy.io_pJ_per_bit=1:10:x1.0000001", "more than 100000 values"),
+        ("dram.channels=1:60000:1,70000:130000:1", "more than 100000 values"),
+        ("dram.channels,dram.rows=1:60000:1", "more than 100000 values"),
         ("dram.channels=1:4:log9", "the value 1 comes twice, perhaps after rounding"),
         ("dram.channels=4,8,4", "1:19: dram.channels: the value 4 comes twice"),
         ("dram.channels={a: 1}", "1:15: dram.channels: should be a list of values or a range"),
@@ -163,15 +171,18 @@ grids:
         ("asic.clock_Hz",),
         ("dram.io.rate_bps", "link.rate_bps"),
     ]
-    assert [len(grid) for grid in request.grids] == [6, 2]
-    assert len(request) == 8
+    assert [grid.count for grid in request.grids] == [6, 2]
+    assert request.count == 8
 
 
 def test_a_file_without_grids_is_one_point_a_model_and_machine(tmp_path: Path) -> None:
-    assert len(from_file(tmp_path, "")) == 1
+    assert from_file(tmp_path, "").count == 1
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for file in ("a/config.json", "m.yaml"):
+        (tmp_path / file).write_text("{}", encoding="utf-8")
     text = "kind: sweep\nversion: 1\nname: s\nmodels: [a/config.json, gpt2-small]\narchs: [./m.yaml]\n"
     (tmp_path / "s.yaml").write_text(text, encoding="utf-8")
     request = load_sweep(str(tmp_path / "s.yaml"))
@@ -212,6 +223,37 @@ def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
         from_file(tmp_path, text)
 
 
+def test_values_that_look_alike_are_different() -> None:
+    """Lists are compared as such, not as messages show them."""
+    rules = [f"[bank, [ACT], [ACT], {clocks}]" for clocks in (40, 41)]
+    assert len(axis(f"dram.constraints.row_cycle={','.join(rules)}").steps) == 2
+
+
+def test_names_in_a_file_have_places(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    text = "kind: sweep\nversion: 1\nname: s\nmodels: [gpt2-smal, mine, ./mine]\narchs: [pim-gtp]\n"
+    (tmp_path / "s.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        load_sweep(str(tmp_path / "s.yaml"))
+    first, second, third, fourth = str(caught.value).splitlines()
+    assert first.startswith(
+        f"{tmp_path}/s.yaml:4:10: models: no model description 'gpt2-smal' is shipped (did you"
+    )
+    assert second.startswith(f"{tmp_path}/s.yaml:4:21: models: no model description 'mine' is shipped")
+    assert third == f"{tmp_path}/s.yaml:4:27: models: {tmp_path}/mine: this folder holds no config.json"
+    assert fourth.startswith(
+        f"{tmp_path}/s.yaml:5:9: archs: no arch description 'pim-gtp' is shipped (did you"
+    )
+
+
+def test_the_last_of_a_key_comes_last(tmp_path: Path) -> None:
+    """As with `simulate`: also after one of what the key stands under."""
+    given = ("pim.lanes=8", "pim={lanes: 4}", "pim.lanes=16")
+    request = from_file(tmp_path, "set: {pim.lanes: 2}\n", given)
+    assert [o.key for o in request.fixed] == ["pim", "pim.lanes"]
+    assert request.fixed[-1].leaf.plain() == 16
+
+
 @pytest.mark.parametrize("name", shipped("sweep"))
 def test_shipped(name: str) -> None:
-    assert len(load_sweep(name)) > 0
+    assert load_sweep(name).count > 0

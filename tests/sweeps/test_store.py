@@ -10,9 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pimloom.reports.definitions import SCHEMA_VERSION
 from pimloom.sweeps import store as module
 from pimloom.sweeps.store import FILES, Outcome, Store, replace_file, temporary
 
@@ -20,10 +22,14 @@ ID = "0123456789abcdef" * 2
 OTHER = "f" * 32
 
 
+def summary(number: int) -> dict[str, Any]:
+    return {"schema_version": SCHEMA_VERSION, "total_time_ns": number, "energy_pJ": {"total": 1.0}}
+
+
 def write(number: int) -> Callable[[Path], object]:
     def fill(folder: Path) -> None:
         for file in FILES:
-            (folder / file).write_text(json.dumps({"n": number}), encoding="utf-8")
+            (folder / file).write_text(json.dumps(summary(number)), encoding="utf-8")
 
     return fill
 
@@ -36,7 +42,7 @@ def test_put_and_read(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.read(ID) is None
     store.put(ID, write(1))
-    assert store.read(ID) == Outcome({"n": 1})
+    assert store.read(ID) == Outcome(summary(1))
     assert leftovers(tmp_path) == []
 
 
@@ -44,9 +50,9 @@ def test_the_first_result_stays(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for number in (1, 2):
         store.put(ID, write(number))
-    assert store.read(ID) == Outcome({"n": 1})
+    assert store.read(ID) == Outcome(summary(1))
     store.put_failure(ID, "later", "")
-    assert store.read(ID) == Outcome({"n": 1})
+    assert store.read(ID) == Outcome(summary(1))
     assert leftovers(tmp_path) == []
 
 
@@ -57,11 +63,14 @@ def test_a_failure_is_replaced(tmp_path: Path) -> None:
     store.put_failure(ID, "still none", "")
     assert store.read(ID) == Outcome(None, "still none")
     store.put(ID, write(3))
-    assert store.read(ID) == Outcome({"n": 3})
+    assert store.read(ID) == Outcome(summary(3))
     assert {path.name for path in store.path(ID).iterdir()} == set(FILES)
 
 
-@pytest.mark.parametrize("text", ["", '{"n": ', "\0"])
+@pytest.mark.parametrize(
+    "text",
+    ["", '{"n": ', "\0", "[]", "null", "3", "{}", '{"schema_version": 1, "total_time_ns": 1}', "[" * 10**5],
+)
 def test_damaged_files_are_no_result(tmp_path: Path, text: str) -> None:
     """As a power failure may leave them."""
     for file in ("result.json", *(("counts.json",) if not text else ())):
@@ -70,7 +79,7 @@ def test_damaged_files_are_no_result(tmp_path: Path, text: str) -> None:
         (store.path(ID) / file).write_text(text, encoding="utf-8")
         assert store.read(ID) is None
         store.put(ID, write(4))
-        assert store.read(ID) == Outcome({"n": 4})
+        assert store.read(ID) == Outcome(summary(4))
 
 
 def test_a_missing_file_is_no_result(tmp_path: Path) -> None:
@@ -93,6 +102,22 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+def test_a_failure_never_takes_the_place_of_a_result(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put(ID, write(1))
+    for _ in range(3):
+        store.put_failure(ID, "later", "")
+        assert store.read(ID) == Outcome(summary(1))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"error": ""}', '{"error": '])
+def test_a_damaged_failure_is_none(tmp_path: Path, text: str) -> None:
+    store = Store(tmp_path)
+    store.put_failure(ID, "no room", "")
+    store.failure(ID).write_text(text, encoding="utf-8")
+    assert store.read(ID) is None
+
+
 def test_a_rename_that_is_refused_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError("not today")
@@ -107,7 +132,7 @@ def test_adopt(tmp_path: Path) -> None:
     mine, other = Store(tmp_path / "mine"), Store(tmp_path / "other")
     other.put(ID, write(5))
     mine.adopt(ID, other)
-    assert mine.read(ID) == other.read(ID) == Outcome({"n": 5})
+    assert mine.read(ID) == other.read(ID) == Outcome(summary(5))
 
 
 def test_many_at_once(tmp_path: Path) -> None:
@@ -119,7 +144,8 @@ from pimloom.sweeps.store import FILES, Store
 store = Store(Path({str(tmp_path)!r}))
 def fill(folder, n):
     for file in FILES:
-        (folder / file).write_text(json.dumps({{"n": n, "by": sys.argv[1]}}))
+        told = {{"schema_version": {SCHEMA_VERSION}, "total_time_ns": n, "energy_pJ": {{"total": 1.0}}}}
+        (folder / file).write_text(json.dumps(told | {{"by": sys.argv[1]}}))
 for n in range(200):
     name = f"{{n:032x}}"
     if n % 3 == 0:
@@ -131,7 +157,7 @@ for n in range(200):
     store = Store(tmp_path)
     for n in range(200):
         found = store.read(f"{n:032x}")
-        assert found and found.summary and found.summary["n"] == n
+        assert found and found.summary and found.summary["total_time_ns"] == n
     assert leftovers(tmp_path) == []
 
 

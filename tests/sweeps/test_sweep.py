@@ -205,7 +205,7 @@ def test_a_dying_process_takes_no_other_point_along(tmp_path: Path) -> None:
         assert (outcome.summary is None) == (job.id in bad)
         assert found[job.id] in (("failed",) if job.id in bad else ("run", "reused"))
     assert store.read("d" * 32).error == DIED  # type: ignore[union-attr]
-    failure = json.loads((store.path("b" * 32) / "failure.json").read_text(encoding="utf-8"))
+    failure = json.loads(store.failure("b" * 32).read_text(encoding="utf-8"))
     assert failure["error"] == "ZeroDivisionError: of its own making"
     assert any("in setup" in line for line in failure["trace"])
 
