@@ -20,8 +20,10 @@ from pimloom.reports.definitions import RESULT
 if TYPE_CHECKING:
     import pandas as pd
 
-SWEEP, TABLE = "sweep.json", "table.parquet"
+SWEEP, TABLE, POINTS = "sweep.json", "table.parquet", "points"
+"""What was asked for, its table, and the folder of all points, in a sweep's folder."""
 LAST = ("error", "point")
+"""The last columns of the table: why a point has no result, and the name of its folder."""
 WORK = ("prompt", "generate", "batch")
 Scalar = bool | int | float | str | None
 
@@ -185,7 +187,7 @@ def _why_not(root: Path, error: Exception) -> str:
         return f"{root}: a single run, no sweep; its figures are in {root / 'figures'}"
     if not isinstance(error, FileNotFoundError):
         return f"{root / SWEEP}: cannot be read: {getattr(error, 'strerror', None) or error}"
-    if (root / "points").is_dir():
+    if (root / POINTS).is_dir():
         return f"{root}: this sweep has not finished: run it again to go on"
     if root.is_dir():
         inside = ", ".join(sorted(path.parent.name for path in root.glob(f"*/{SWEEP}")))

@@ -80,7 +80,7 @@ def execute(
                         yield under_way.pop(future), status
             except BrokenProcessPool:
                 if alone:
-                    (job,) = {*under_way.values(), *batch}
+                    (job,) = (*under_way.values(), *batch)
                     Store(office.folder).put_failure(job.id, DIED, "")
                     yield job, "failed"
                 suspects.extend(() if alone else under_way.values())

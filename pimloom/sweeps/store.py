@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pimloom.reports.definitions import CONFIG, COUNTS, MODEL, PROVENANCE, RESULT, SCHEMA_VERSION
+from pimloom.reports.sweep_data import POINTS
 
-POINTS = "points"
 FILES = (RESULT, CONFIG, MODEL, COUNTS, PROVENANCE)
 _TEMPORARY = re.compile(r".+\.tmp-(?P<host>.+)-(?P<pid>[0-9]+)-(?P<started>[0-9]+)")
 _ID = re.compile("[0-9a-f]{32}")

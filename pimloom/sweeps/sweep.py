@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from pimloom.arch.document import InputError
+from pimloom.reports import sweep_data
+from pimloom.reports.sweep_data import POINTS, TABLE
 from pimloom.sweeps import table
 from pimloom.sweeps.description import Request, load_sweep, make_sweep
 from pimloom.sweeps.execute import Job, Office, execute
 from pimloom.sweeps.plan import Plan, Point, plan
-from pimloom.sweeps.store import POINTS, Outcome, Store
+from pimloom.sweeps.store import Outcome, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,12 +65,12 @@ class Swept:
         """Return the table."""
         import pandas as pd
 
-        return pd.read_parquet(self.folder / table.PARQUET)
+        return pd.read_parquet(self.folder / TABLE)
 
     @property
     def files(self) -> list[Path]:
         """The table as Parquet and as CSV."""
-        return [self.folder / table.PARQUET, self.folder / table.CSV]
+        return [self.folder / TABLE, self.folder / table.CSV]
 
     @property
     def failures(self) -> dict[str, list[table.Row]]:
@@ -86,10 +88,9 @@ class Swept:
         Raises InputError for what cannot be drawn.
         """
         from pimloom.reports.sweep_choice import Wanted, figures
-        from pimloom.reports.sweep_data import load_sweep
         from pimloom.reports.sweep_plots import save
 
-        swept = load_sweep(self.folder)
+        swept = sweep_data.load_sweep(self.folder)
         return save(swept, figures(swept, Wanted(**wanted)), folder or self.folder / "figures")
 
 

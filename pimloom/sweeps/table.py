@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pimloom.reports.baselines import Baseline, compare
+from pimloom.reports.sweep_data import LAST, SWEEP, TABLE
 from pimloom.sweeps.plan import Plan, Point, Value, scalar
 from pimloom.sweeps.store import Outcome, replace_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PARQUET, CSV, SWEEP = "table.parquet", "table.csv", "sweep.json"
+CSV = "table.csv"
 SWEEP_SCHEMA_VERSION = 1
 LEFT_OUT = ("schema_version", "model", "arch", "simulator")
 """Of the summary: what a row says elsewhere, and what differs between two runs of the same thing."""
-LAST = ("error", "point")
 
 Row = dict[str, Value]
 
@@ -65,7 +65,12 @@ def write(folder: Path, plan: Plan, table: Sequence[Row]) -> None:
     names = [*(name for name in there if name not in LAST), *LAST]
     columns = {name: [row.get(name) for row in table] for name in names}
     arrow = pa.table({name: _array(values) for name, values in columns.items()})
-    replace_file(folder / PARQUET, lambda path: pq.write_table(arrow, path, compression="zstd"))
+
+    def write_parquet(path: Path) -> None:
+        with path.open("wb") as file:  # pyarrow itself takes only paths that are Unicode
+            pq.write_table(arrow, file, compression="zstd")
+
+    replace_file(folder / TABLE, write_parquet)
     replace_file(folder / CSV, lambda path: _write_csv(path, plan.keys, columns))
     replace_file(folder / SWEEP, lambda path: path.write_text(_as_json(plan), encoding="utf-8"))
 
@@ -74,7 +79,7 @@ def remove_other(folder: Path, plan: Plan) -> None:
     """Remove the table of another sweep: it is not what will be in this folder, also if this sweep is interrupted."""
     with suppress(OSError):
         if (folder / SWEEP).read_text(encoding="utf-8") != _as_json(plan):
-            for name in (SWEEP, CSV, PARQUET):
+            for name in (SWEEP, CSV, TABLE):
                 (folder / name).unlink(missing_ok=True)
 
 
