@@ -57,8 +57,8 @@ class Store:
             # A power failure may leave files empty, or take their names.
             if all((folder / file).stat().st_size for file in FILES):
                 summary = json.loads((folder / RESULT).read_bytes())
-                figures = summary["total_time_ns"] + summary["energy_pJ"]["total"]
-                if summary["schema_version"] == SCHEMA_VERSION and figures > 0:
+                is_whole = summary["total_time_ns"] > 0 <= summary["energy_pJ"]["total"]
+                if summary["schema_version"] == SCHEMA_VERSION and is_whole:
                     return Outcome(summary)
         with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             error = str(json.loads(self.failure(name).read_bytes())["error"])
