@@ -144,7 +144,7 @@ from pimloom.sweeps.store import FILES, Store
 store = Store(Path({str(tmp_path)!r}))
 def fill(folder, n):
     for file in FILES:
-        told = {{"schema_version": {SCHEMA_VERSION}, "total_time_ns": n, "energy_pJ": {{"total": 1.0}}}}
+        told = {{"schema_version": {SCHEMA_VERSION}, "total_time_ns": n + 1, "energy_pJ": {{"total": 1.0}}}}
         (folder / file).write_text(json.dumps(told | {{"by": sys.argv[1]}}))
 for n in range(200):
     name = f"{{n:032x}}"
@@ -157,7 +157,7 @@ for n in range(200):
     store = Store(tmp_path)
     for n in range(200):
         found = store.read(f"{n:032x}")
-        assert found and found.summary and found.summary["total_time_ns"] == n
+        assert found and found.summary and found.summary["total_time_ns"] == n + 1
     assert leftovers(tmp_path) == []
 
 
