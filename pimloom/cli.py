@@ -328,8 +328,8 @@ def sweep(
             "--sweep",
             metavar="KEY=VALUES",
             help="Values with commas between them, or a range: 4:64:4 in steps of 4, 4:64:x2 doubled, 1e8:1e9:log5 "
-            "or lin5 for five values. Several are crossed; KEY,KEY=VALUES changes keys together, each by itself as "
-            "KEY,KEY=[1,2],[3,4].",
+            "or lin5 for five values. May stand several times; all values are combined. KEY,KEY=VALUES changes keys "
+            "together, each by itself as KEY,KEY=[1,2],[3,4].",
         ),
     ] = None,
     override: Overrides = None,
@@ -428,13 +428,15 @@ def plot(
     kind: Annotated[Literal["line", "heat", "bars", "pareto"] | None, typer.Option(help="Of figure.")] = None,
     over: Annotated[
         str | None,
-        typer.Option(metavar="REF", help="What a ratio is over: T4_roofline, dram.channels=4, arch=pim-gpt."),
+        typer.Option(
+            metavar="REF", help="What a ratio is over: T4_roofline, or KEY=VALUE,... such as arch=pim-gpt."
+        ),
     ] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="Value of a swept key that the figure does not show.",
+            help="Value of a swept key that the figure does not show. May stand several times.",
             show_default="the last one swept",
         ),
     ] = None,
