@@ -608,9 +608,9 @@ def explain(
     from fnmatch import fnmatchcase
 
     from pimloom.arch.tree import InputError, did_you_mean
-    from pimloom.reports.definitions import definitions
+    from pimloom.reports.definitions import COLUMNS, definitions
 
-    known = definitions()
+    known = definitions() | COLUMNS
     found = {
         name: meaning
         for name, meaning in known.items()

@@ -585,6 +585,11 @@ def test_sweep(swept: tuple[Run, Path]) -> None:
     assert [row.split(",")[2] for row in rows[1:]] == ["8", "16", "32"]
 
 
+def test_columns_are_explained() -> None:
+    assert "rooflines" in run("explain", "speedup_over.NVIDIA_T4_roofline").out
+    assert run("explain", "point").out.startswith("point: table of a sweep")
+
+
 def test_sweep_goes_on(swept: tuple[Run, Path]) -> None:
     _, folder = swept
     again = run(*TINY_SWEEP, "--out", str(folder), "--json")

@@ -18,6 +18,24 @@ class Definition(NamedTuple):
     text: str
 
 
+COLUMNS = {
+    "speedup_over.*": Definition(
+        "",
+        "table of a sweep: time of the same work on that processor over the time here; names that end in "
+        "_roofline stand for data-sheet rooflines, others for measurements",
+    ),
+    "energy_saving_over.*": Definition(
+        "", "table of a sweep: the same with energies; null = not known there"
+    ),
+    "grids": Definition("", "table of a sweep: the grids that the point belongs to, if there are several"),
+    "error": Definition("", "table of a sweep: why the point has no results; null = it has"),
+    "point": Definition(
+        "", "table of a sweep: name of the point's folder, a hash of all that decides its results"
+    ),
+}
+"""What the table of a sweep has beside what was swept and the keys of summaries."""
+
+
 def definitions() -> dict[str, Definition]:
     """Return key (dotted; `*` = any) -> unit and meaning, for every figure of the summary."""
     table: dict[str, Definition] = {}

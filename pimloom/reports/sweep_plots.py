@@ -147,7 +147,7 @@ def _title(grid: Grid, spec: Spec) -> str:
     who = " on ".join(spec.where[key] for key in names if key in spec.where)
     at = place_text({key: text for key, text in spec.where.items() if key not in names})
     corner = f"{'upper' if is_gain(spec.y) else 'lower'} {'right' if is_gain(spec.x) else 'left'}"
-    better = f"Pareto fronts; the {corner} is better" if spec.kind == "pareto" else ""
+    better = f"Pareto front{'s' * bool(spec.hue)}; the {corner} is better" if spec.kind == "pareto" else ""
     kept = at.replace(" ", "\xa0").replace(",\xa0", ", ")  # lines end between values, not inside of one
     who = ", ".join(filter(None, (who, _work(grid, spec))))
     lines = [fill(text, TITLE_LETTERS).replace("\xa0", " ") for text in (who, kept, better) if text]

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ import pytest
 
 import pimloom
 from pimloom.arch.document import InputError
+from pimloom.reports.definitions import COLUMNS, definitions
 from pimloom.run import simulate
 from pimloom.sweeps.description import Request, make_sweep
 from pimloom.sweeps.execute import DIED, Job, Office, execute
@@ -62,6 +64,12 @@ def test_a_point_is_the_run_of_its_own(done: Path) -> None:
     assert stored.summary | {"simulator": 0} == alone.summary | {"simulator": 0}
     with pytest.raises(InputError, match="holds no ops.parquet: simulate this run with --out"):
         stored.to_pandas()
+
+
+def test_every_column_is_a_key_or_explained(done: Path) -> None:
+    known = definitions() | COLUMNS
+    columns = set(pd.read_parquet(done / "table.parquet")) - {"dram.channels", "pim.lanes"}
+    assert [name for name in columns if not any(fnmatchcase(name, key) for key in known)] == []
 
 
 def test_a_finished_sweep_runs_nothing(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
