@@ -238,7 +238,10 @@ def _steps(keys: tuple[str, ...], node: Node, findings: Findings) -> list[tuple[
                 message = f"{len(item.value)} values for the {len(keys)} keys {', '.join(keys)}"
                 findings.add(item.place, (), message)
             else:
-                steps.append(tuple(replace(leaf, key_place=node.key_place) for leaf in item.value))
+                pairs = zip(keys, item.value, strict=True)
+                steps.append(
+                    tuple(_typed(key, replace(leaf, key_place=node.key_place), False) for key, leaf in pairs)
+                )
         elif isinstance(item.value, dict):
             findings.add(item.place, (keys[0],), f"should be a list of values or a range: {FORMS}")
         else:
