@@ -37,12 +37,12 @@ def rows(plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Row]:
     """Return the table's rows in the plan's order; outcomes: brief ones, by the points' ids."""
     known: dict[tuple[int, str], list[Baseline]] = {}
     fixed = {o.key: scalar(o.leaf.plain()) for o in plan.request.fixed if o.key not in plan.keys}
-    grids = [grid.name for grid in plan.request.grids]
+    grids = [(grid.name, set(rows)) for grid, rows in zip(plan.request.grids, plan.members, strict=True)]
     found = []
     for number, point in enumerate(plan.points):
         row: Row = {"model": point.model, "arch": point.arch, **point.values, **fixed}
         if len(grids) > 1:
-            row["grids"] = ",".join(g for g, rows in zip(grids, plan.members, strict=True) if number in rows)
+            row["grids"] = ",".join(name for name, members in grids if number in members)
         outcome = outcomes[point.id] if point.id else Outcome(None, point.error)
         if outcome.summary is not None and point.network and point.workload:
             of = id(point.network), point.workload.model_dump_json()
