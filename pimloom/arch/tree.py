@@ -52,6 +52,12 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+def listed(complaints: Sequence[str]) -> str:
+    """Complaints, one a line, and how many more there are than anyone reads."""
+    more = [f"and {len(complaints) - MAX_LINES} more"] if len(complaints) > MAX_LINES else []
+    return "\n".join([*complaints[:MAX_LINES], *more])
+
+
 @dataclass(frozen=True)
 class Place:
     """A position in a file, counted from 1."""
@@ -117,8 +123,7 @@ class Findings:
         }
         if lines:
             told = [f"{f}:{line}:{column}: {text}" for f, line, column, text in sorted(lines)]
-            more = [f"and {len(told) - MAX_LINES} more"] if len(told) > MAX_LINES else []
-            text = "\n".join(told[:MAX_LINES] + more)
+            text = listed(told)
             if self._are_conflicts:
                 raise ConflictError(text, "; ".join(sorted({message for *_, message in lines})))
             raise InputError(text)

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +18,7 @@ from pimloom.arch.machine import Arch
 from pimloom.arch.tree import Findings, Node, Place, read_text, shown
 from pimloom.workloads.huggingface import config_path
 from pimloom.workloads.model import Model
-from pimloom.workloads.request import Workload
+from pimloom.workloads.request import Workload, target_of
 
 MAX_VALUES = 100_000
 """Of one axis; more is a slip of the pen."""
@@ -28,7 +27,7 @@ SLACK = 1e-9
 DIGITS = 12
 """Significant digits of a computed value: more than any parameter needs, fewer than platforms disagree on."""
 FORMS = "FIRST:LAST:STEP, FIRST:LAST:linN or FIRST:LAST:logN for N values, FIRST:LAST:xF for factors of F"
-MAX_SHOWN = 200
+MAX_AXIS_SHOWN = 200
 """Letters of an axis that messages repeat."""
 ONE_GRID = "grid"
 """Name of the only grid where none is given."""
@@ -79,7 +78,7 @@ class Grid:
     @property
     def count(self) -> int:
         """Points of one model on one machine."""
-        return prod(len(axis.steps) for axis in self.axes)
+        return math.prod(len(axis.steps) for axis in self.axes)
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ def _override(key: str, node: Node, findings: Findings) -> Override:
 
 def _axis_text(text: str, findings: Findings) -> tuple[str, Node] | None:
     """Read `KEYS=VALUES` as the entry of a YAML that it stands for."""
-    file = f"-s {text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + '...'}"
+    file = f"-s {text if len(text) <= MAX_AXIS_SHOWN else text[:MAX_AXIS_SHOWN] + '...'}"
     keys, equals, values = text.partition("=")
     start = Place(file, 1, 1)
     if not equals or not values.strip():
@@ -271,11 +270,9 @@ def _steps(keys: tuple[str, ...], node: Node, findings: Findings) -> list[tuple[
 
 def _typed(key: str, leaf: Node, is_computed: bool) -> Node:
     """Return a whole number as an integer where the key takes integers, a computed one rounded."""
-    cls: type[BaseModel] = Arch
-    for prefix, other in (("model.", Model), ("workload.", Workload)):
-        if key.startswith(prefix):
-            cls, key = other, key.removeprefix(prefix)
-    if field_type(cls, key) is not int or not isinstance(leaf.value, float):
+    classes: dict[str, type[BaseModel]] = {"arch": Arch, "model": Model, "workload": Workload}
+    target, path = target_of(key)
+    if field_type(classes[target], path) is not int or not isinstance(leaf.value, float):
         return leaf
     return replace(leaf, value=round(leaf.value)) if is_computed or leaf.value.is_integer() else leaf
 

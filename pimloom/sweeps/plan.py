@@ -21,13 +21,13 @@ from pimloom.arch.document import (
     validate,
 )
 from pimloom.arch.machine import Arch
-from pimloom.arch.tree import MAX_LINES, Node
+from pimloom.arch.tree import Node, listed
 from pimloom.reports.definitions import SCHEMA_VERSION
 from pimloom.run import Setup
 from pimloom.sim.source import source_hash
 from pimloom.sweeps.description import Grid, Request
 from pimloom.workloads.model import Model, read_model
-from pimloom.workloads.request import Workload, by_target, load_workload
+from pimloom.workloads.request import Workload, by_target, load_workload, target_of
 
 Value = str | int | float | bool | None
 M = TypeVar("M", bound=BaseModel)
@@ -216,17 +216,16 @@ class _Planner:
         """Raise InputError for all that was noted, or if there are points and the values of none go together."""
         lines = list(self.wrong or ({} if any(point.id for point in points) else self.conflicts))
         if lines:
-            more = [f"and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
-            raise InputError("\n".join(lines[:MAX_LINES] + more))
+            raise InputError(listed(lines))
 
 
 def _value(trees: Mapping[str, Node], workload: Workload, key: str) -> Value:
     """The value of a key in the descriptions of a run, None if they have none."""
-    head, _, rest = key.partition(".")
-    if head == "workload":
-        return cast("Value", getattr(workload, rest, None))
-    cls, path = (Model, rest) if head == "model" else (Arch, key)
-    here: Node | None = trees["model" if head == "model" else "arch"]
+    target, path = target_of(key)
+    if target == "workload":
+        return cast("Value", getattr(workload, path, None))
+    cls = Model if target == "model" else Arch
+    here: Node | None = trees[target]
     for part in path.split("."):
         inside = here.value if here else None
         if isinstance(inside, list):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from pimloom.arch.base import Count, Description, Strict
 from pimloom.arch.document import ConflictError, Override, validate
@@ -56,17 +57,26 @@ def load_workload(overrides: Sequence[str | Override] = (), **options: int | boo
     return validate(_Settings, "workload", root, overrides)[0].workload
 
 
+def target_of(key: str) -> tuple[Literal["arch", "model", "workload"], str]:
+    """Return what a key of a run belongs to, and its path there; without `model.` or `workload.` it is the arch's."""
+    head, _, rest = key.partition(".")
+    if rest and head == "model":
+        return "model", rest
+    return ("workload", rest) if rest and head == "workload" else ("arch", key)
+
+
 def by_target(overrides: Sequence[Override]) -> tuple[list[Override], list[Override], list[Override]]:
-    """Deal out overrides to arch, model and workload: `model.` and `workload.` keys go there, others to the arch.
+    """Deal out overrides to arch, model and workload, by `target_of` their keys.
 
     Raises InputError for the bare name of a model's or workload's key.
     """
     of_model, of_workload, of_arch = [], [], []
     findings = Findings()
     for o in overrides:
-        if o.key.startswith("model."):
-            of_model.append(replace(o, key=o.key.removeprefix("model.")))
-        elif o.key.startswith("workload."):
+        target, path = target_of(o.key)
+        if target == "model":
+            of_model.append(replace(o, key=path))
+        elif target == "workload":
             of_workload.append(o)
         else:
             of_arch.append(o)
