@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pimloom.arch.document import InputError, shipped
-from pimloom.sweeps.description import DIGITS, Axis, Request, load_sweep, make_sweep
-
-HEAD = "kind: sweep\nversion: 1\nname: s\nmodels: [gpt2-small]\narchs: [pim-gpt]\n"
+from pimloom.sweeps.description import DIGITS, Axis, load_sweep, make_sweep
+from tests.sweeps.files import HEAD, from_file
 
 
 def axis(text: str) -> Axis:
@@ -22,12 +21,6 @@ def axis(text: str) -> Axis:
 
 def values(text: str) -> list[object]:
     return [leaf.plain() for (leaf,) in axis(text).steps]
-
-
-def from_file(folder: Path, text: str, overrides: tuple[str, ...] = ()) -> Request:
-    path = folder / "s.yaml"
-    path.write_text(HEAD + text, encoding="utf-8")
-    return load_sweep(str(path), overrides)
 
 
 @pytest.mark.parametrize(

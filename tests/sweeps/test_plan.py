@@ -13,6 +13,7 @@ from pimloom.run import prepare
 from pimloom.sim.source import source_hash
 from pimloom.sweeps.description import load_sweep, make_sweep
 from pimloom.sweeps.plan import Plan, Point, identity, plan
+from tests.sweeps.files import from_file
 
 MODELS = ["gpt2-small", "gpt2-medium"]
 WITH_LANES = "pim.lanes=8,32"
@@ -86,12 +87,11 @@ def test_values_that_do_not_go_together_are_rows() -> None:
 
 
 def test_a_refused_point_has_the_values_of_all_keys(tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text(
-        "kind: sweep\nversion: 1\nname: s\nmodels: [gpt2-small]\narchs: [pim-gpt]\n"
+    request = from_file(
+        tmp_path,
         "grids: {a: {pim.lanes: [8, 32]}, b: {dram.channels: [4, 8], pim.clock_Hz: [1e9]}}\n",
-        encoding="utf-8",
     )
-    found = plan(load_sweep(str(tmp_path / "s.yaml")), 100)
+    found = plan(request, 100)
     assert [tuple(point.values.values()) for point in found.points] == [
         (8, 8, 1e9), (16, 4, 1e9), (16, 8, 1e9), (32, 8, 1e9),
     ]  # fmt: skip
@@ -99,13 +99,12 @@ def test_a_refused_point_has_the_values_of_all_keys(tmp_path: Path) -> None:
 
 
 def test_an_unknown_key_in_one_of_several_grids(tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text(
-        "kind: sweep\nversion: 1\nname: s\nmodels: [gpt2-small]\narchs: [pim-gpt]\n"
+    request = from_file(
+        tmp_path,
         "grids: {a: {dram.chanels: [4, 8]}, b: {workload.tokens: [1]}, c: {pim.lanes: [8, 16]}}\n",
-        encoding="utf-8",
     )
     with pytest.raises(InputError) as caught:
-        plan(load_sweep(str(tmp_path / "s.yaml")), 100)
+        plan(request, 100)
     first, second = str(caught.value).splitlines()
     assert "s.yaml:6:13: dram.chanels: there is no 'chanels' to override (did you mean 'channels'?)" in first
     assert "s.yaml:6:40: workload.tokens: there is no 'tokens' to override" in second
@@ -135,13 +134,11 @@ def test_one_refused_model_leaves_the_types_of_all_columns(tmp_path: Path) -> No
 
 
 def test_grids_share_points(tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text(
-        "kind: sweep\nversion: 1\nname: s\nmodels: [gpt2-small]\narchs: [pim-gpt]\n"
-        "set: {workload.generate: 8}\n"
-        "grids: {a: {dram.channels: [4, 8]}, b: {workload.generate: [8, 16]}}\n",
-        encoding="utf-8",
+    request = from_file(
+        tmp_path,
+        "set: {workload.generate: 8}\ngrids: {a: {dram.channels: [4, 8]}, b: {workload.generate: [8, 16]}}\n",
     )
-    found = plan(load_sweep(str(tmp_path / "s.yaml")), 100)
+    found = plan(request, 100)
     assert [tuple(point.values.values()) for point in found.points] == [(4, 8), (8, 8), (8, 16)]
     assert found.members == ((0, 1), (1, 2))
 
