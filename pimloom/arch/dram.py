@@ -1,6 +1,7 @@
 """A DRAM standard or PIM device: organisation, commands, timing rules, currents; the same as integers."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -10,14 +11,14 @@ from pydantic import BeforeValidator, Field, model_validator
 from pimloom.arch import dram_checks
 from pimloom.arch.base import Count, Description, Int, Strict, raise_located
 from pimloom.arch.document import Document, load
-from pimloom.arch.dram_checks import LEVELS, MAX_CLOCKS
+from pimloom.arch.dram_checks import DEPTH, LEVELS, MAX_CLOCKS
 from pimloom.arch.expression import evaluate
 from pimloom.arch.tree import Keys
 
-EFFECTS = {"none": 0, "open": 1, "close": 2}
+EFFECTS = {"none": 0, "begin": 0, "open": 1, "close": 2}
 
-Level = Literal["channel", "bankgroup", "bank"]
-Clocks = Annotated[Int, Field(ge=1, le=MAX_CLOCKS)]
+Level = Literal["channel", "pseudochannel", "rank", "stack_id", "bankgroup", "bank"]
+Clocks = Annotated[Int, Field(ge=0, le=MAX_CLOCKS)]
 Current = Annotated[float, Field(gt=0, le=1e6)] | None
 Array = NDArray[np.int64]
 
@@ -25,12 +26,16 @@ Array = NDArray[np.int64]
 class Command(Strict):
     """One command of the standard: whom it addresses, what it does to a bank, and what it needs."""
 
-    target: Literal["channel", "bank"]
+    target: Annotated[Level, Field(description="one node of this level, with everything below it")]
     meaning: Literal[
-        "activate", "precharge", "read", "write", "mac", "write_buffer", "read_result", "refresh"
+        "activate", "activate_first", "activate_second", "precharge", "read", "write", "sync_read", "sync_write",
+        "mac", "write_buffer", "read_result", "refresh",
+    ]  # fmt: skip
+    bank: Annotated[
+        Literal["none", "begin", "open", "close"],
+        Field(description="begin: the first half of an activate"),
     ]
-    bank: Literal["none", "open", "close"]
-    needs: Literal["any", "open", "closed"]
+    needs: Literal["any", "open", "closed", "opening"]
     row: bool
     column: bool
     data: Literal["none", "read", "write"]
@@ -39,45 +44,57 @@ class Command(Strict):
 
 
 class Rule(Strict):
-    """`after` may issue `minimum` clocks after the last (`window`-th last) `before` on a node of `level`."""
+    """`after` may issue `minimum` clocks after the last (`window`-th last) `before` on a node of `level`.
+
+    siblings: the rule binds the other nodes of the level below the same parent instead, such as rank to rank
+    """
 
     level: Level
     before: list[str] = Field(min_length=1)
     after: list[str] = Field(min_length=1)
     minimum: str
     window: Annotated[Int, Field(ge=1, le=64)] = 1
+    siblings: bool = False
 
 
 def _rule(value: Any) -> Any:
-    """A rule from a list: [level, before, after, minimum] or [level, before, after, minimum, window]."""
+    """A rule from a list: [level, before, after, minimum], and a window or the word `siblings` behind that."""
     if not isinstance(value, list):
         return value
     if len(value) not in (4, 5):
         raise ValueError(
-            "a rule is [level, [before], [after], minimum] or has a window as fifth item; "
-            f"this one has {len(value)}"
+            "a rule is [level, [before], [after], minimum] or has a window or the word siblings as fifth "
+            f"item; this one has {len(value)}"
         )
     row = dict(zip(("level", "before", "after", "minimum", "window"), value, strict=False))
+    if row.get("window") == "siblings":
+        row["window"], row["siblings"] = 1, True
     if isinstance(row["minimum"], int) and not isinstance(row["minimum"], bool):
         row["minimum"] = str(row["minimum"])
     return row
 
 
 class Io(Strict):
-    """The data pins of one channel."""
+    """The data pins of one channel, or of one pseudo-channel where a channel has several."""
 
     width_bit: Count
     rate_bps: Annotated[Count, Field(description="bits per second of one pin")]
 
 
 class Refresh(Strict):
-    """`all_bank`: one all-bank refresh is due every nREFI clocks; `none`: the memory is never refreshed."""
+    """What is refreshed when.
 
-    policy: Literal["all_bank", "none"]
+    all_bank: every node that the all-bank refresh addresses is due every nREFI clocks; per_bank: one bank after
+    the other, in flat order, every nREFIpb; per_bank_set: every nREFIpb the same bank of all pseudo-channels of
+    a stack ID; none: the memory is never refreshed. postpone: how many refreshes may be late.
+    """
+
+    policy: Literal["all_bank", "per_bank", "per_bank_set", "none"]
+    postpone: Annotated[Int, Field(ge=0, le=64)] = 0
 
 
 class Currents(Strict):
-    """Supply voltage and data-sheet currents of one channel; null = not known."""
+    """Supply voltage and data-sheet currents of one device; null = not known."""
 
     VDD_V: Current
     IDD0_mA: Current
@@ -86,10 +103,11 @@ class Currents(Strict):
     IDD4R_mA: Current
     IDD4W_mA: Current
     IDD5B_mA: Current
+    IDD5PB_mA: Current = None
 
 
 class Tables(NamedTuple):
-    """A DRAM as integers for the kernels. C commands, R rules, W windowed rules.
+    """A DRAM of one channel without ranks as integers for the PIM kernels. C commands, R rules, W windowed rules.
 
     Levels: 0 channel, 1 bank group, 2 bank. A command may issue at t when for each of its rules the last
     `before` on every node concerned lies `min` clocks or more back (the `size`-th last, for windowed rules).
@@ -119,14 +137,25 @@ class Dram(Description):
     kind: Literal["dram"]
     clock_Hz: Annotated[Count, Field(le=10**12)]
     channels: Annotated[Count, Field(le=1024)]
+    pseudochannels: Annotated[Count, Field(le=64)] = 1
+    ranks: Annotated[Count, Field(le=64)] = 1
+    stack_ids: Annotated[Count, Field(le=64)] = 1
     bankgroups: Annotated[Count, Field(le=64)]
     banks_per_bankgroup: Annotated[Count, Field(le=64)]
     rows: Annotated[Count, Field(le=2**24)]
     columns: Annotated[Count, Field(le=2**16)]
     access_B: Annotated[Count, Field(le=2**16)]
     channel_capacity_B: Annotated[Count, Field(le=2**50)]
+    devices: Annotated[Count, Field(le=64, description="that work in lock step; the currents are of one")] = 1
     io: Io
-    timing: dict[Annotated[str, Field(pattern=r"^n[A-Z][A-Za-z0-9_]*$")], Clocks]
+    command_bus: Annotated[
+        Literal["shared", "row_and_column", "half_clock"],
+        Field(
+            description="commands a clock: one; one to rows and one to columns; the same with clocks of half a "
+            "CK, odd ones for all commands and even ones for precharges"
+        ),
+    ] = "shared"
+    timing: dict[Annotated[str, Field(pattern=r"^n[A-Z0-9][A-Za-z0-9_]*$")], Clocks]
     refresh: Refresh
     commands: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], Command] = Field(
         min_length=1, max_length=64
@@ -135,9 +164,20 @@ class Dram(Description):
     currents: Currents
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """Nodes of each of `LEVELS` below one node of the level above; one channel."""
+        return (
+            1, self.pseudochannels, self.ranks, self.stack_ids, self.bankgroups, self.banks_per_bankgroup
+        )  # fmt: skip
+
+    @property
     def banks(self) -> int:
         """Banks of one channel."""
-        return self.bankgroups * self.banks_per_bankgroup
+        return prod(self.counts)
+
+    def nodes(self, level: str) -> int:
+        """Nodes of a level in one channel."""
+        return prod(self.counts[: LEVELS.index(level) + 1])
 
     @property
     def row_B(self) -> int:
@@ -151,8 +191,10 @@ class Dram(Description):
 
     @property
     def nBL(self) -> int:
-        """Clocks that one access occupies the data pins."""
-        return -(-self.access_B * 8 * self.clock_Hz // (self.io.width_bit * self.io.rate_bps))
+        """Clocks that one access occupies the data pins: as given, or from the pins' rate."""
+        return self.timing.get("nBL") or -(
+            -self.access_B * 8 * self.clock_Hz // (self.io.width_bit * self.io.rate_bps)
+        )
 
     def symbols(self, pim: Mapping[str, int]) -> dict[str, int]:
         """Everything an expression may name: the timings, nBL, nMAC (nCCD unless a machine says more), and `pim`."""
@@ -163,6 +205,13 @@ class Dram(Description):
         matches = (n for n, c in self.commands.items() if (c.meaning, c.target) == (meaning, target))
         return next(matches, None)
 
+    @property
+    def refresh_level(self) -> str | None:
+        """Level that the refresh command of the policy addresses; None where no such command is described."""
+        levels = LEVELS[:-1] if self.refresh.policy == "all_bank" else LEVELS[-1:]
+        targets = (c.target for c in self.commands.values() if c.meaning == "refresh")
+        return next((target for target in targets if target in levels), None)
+
     def tables(self, pim: Mapping[str, int] | None = None) -> Tables:
         """The integer tables; `pim` holds the symbols that a machine defines (nMAC, nBL).
 
@@ -170,16 +219,16 @@ class Dram(Description):
         """
         symbols = self.symbols(pim or {})
         ids = {name: i for i, name in enumerate(self.commands)}
-        target = [LEVELS[c.target] for c in self.commands.values()]
+        target = [DEPTH[c.target] for c in self.commands.values()]
         rows: list[dict[tuple[int, int], int]] = [{} for _ in ids]
         windows: list[tuple[int, int, int, int, int]] = []
         reach = [0] * len(ids)
         for rule in self.constraints.values():
             minimum = evaluate(rule.minimum, symbols)
-            if minimum <= 0:
+            if minimum <= 0 or rule.siblings:
                 continue
             for before, after in ((ids[b], ids[a]) for b in rule.before for a in rule.after):
-                level = min(LEVELS[rule.level], target[before], target[after])
+                level = min(DEPTH[rule.level], target[before], target[after])
                 reach[before] = max(reach[before], minimum)
                 if rule.window > 1:
                     windows.append((after, before, level, minimum, rule.window))
@@ -190,13 +239,9 @@ class Dram(Description):
             (_i8(column) for column in zip(*flat, strict=True)) if flat else (_i8(()),) * 3
         )
         win = [_i8(column) for column in zip(*sorted(windows), strict=True)] if windows else [_i8(())] * 5
-        roles = (
-            ("precharge", "channel"),
-            ("refresh", "channel"),
-            ("activate", "channel"),
-            ("activate", "bank"),
-        )
         on = self.refresh.policy == "all_bank"
+        scope = (self.refresh_level if on else None) or "channel"
+        roles = (("precharge", scope), ("refresh", scope), ("activate", scope), ("activate", "bank"))
         return Tables(
             target=_i8(target),
             effect=_i8([EFFECTS[c.bank] for c in self.commands.values()]),

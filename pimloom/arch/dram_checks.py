@@ -12,7 +12,10 @@ from pimloom.arch.tree import Keys, did_you_mean
 if TYPE_CHECKING:
     from pimloom.arch.dram import Array, Dram, Tables
 
-LEVELS = {"channel": 0, "bankgroup": 1, "bank": 2}
+LEVELS = ("channel", "pseudochannel", "rank", "stack_id", "bankgroup", "bank")
+"""Of the tree of nodes, outermost first."""
+DEPTH = dict(zip(LEVELS, (0, 0, 0, 0, 1, 2), strict=True))
+"""Of a level in `dram.Tables`, which know one pseudo-channel, rank and stack ID."""
 MAX_CLOCKS = 2**30
 
 Finding = tuple[Keys, str]
@@ -27,7 +30,7 @@ def findings(dram: "Dram", pim: Mapping[str, int]) -> list[Finding]:
 
 
 def _organisation(dram: "Dram") -> Iterator[Finding]:
-    factors = (dram.bankgroups, dram.banks_per_bankgroup, dram.rows, dram.columns, dram.access_B)
+    factors = (*(n for n in dram.counts if n > 1), dram.rows, dram.columns, dram.access_B)
     if prod(factors) != dram.channel_capacity_B:
         yield (
             ("channel_capacity_B",),
@@ -37,16 +40,16 @@ def _organisation(dram: "Dram") -> Iterator[Finding]:
             ),
         )
     n = dram.timing
-    if {"nRC", "nRAS", "nRP"} <= n.keys() and n["nRC"] < n["nRAS"] + n["nRP"]:
+    if {"nRC", "nRAS", "nRP"} <= n.keys() and n["nRC"] < n["nRAS"] + n["nRP"] - 1:
+        # Each is a time in whole clocks, rounded up: the sum of two can be one clock above that of the cycle.
         yield (
             ("timing", "nRC"),
             f"nRC = {n['nRC']} is below nRAS + nRP = {n['nRAS']} + {n['nRP']} = {n['nRAS'] + n['nRP']}",
         )
     if {"nFAW", "nRRD"} <= n.keys() and n["nFAW"] < n["nRRD"]:
         yield ("timing", "nFAW"), f"nFAW = {n['nFAW']} is below nRRD = {n['nRRD']}"
-    for name in ("nBL", "nMAC"):
-        if name in n:
-            yield ("timing", name), f"{name} is derived, not given"
+    if "nMAC" in n:
+        yield ("timing", "nMAC"), "nMAC is derived, not given"
 
 
 def _references(dram: "Dram") -> Iterator[Finding]:
@@ -56,7 +59,9 @@ def _references(dram: "Dram") -> Iterator[Finding]:
                 if command not in dram.commands:
                     hint = did_you_mean(command, dram.command_names)
                     yield ("constraints", name, position, i), f"unknown command {command!r}{hint}"
-                elif rule.window > 1 and LEVELS[rule.level] > LEVELS[dram.commands[command].target]:
+                elif rule.window > 1 and LEVELS.index(rule.level) > LEVELS.index(
+                    dram.commands[command].target
+                ):
                     yield (
                         ("constraints", name, position, i),
                         (
@@ -64,23 +69,37 @@ def _references(dram: "Dram") -> Iterator[Finding]:
                             f"which addresses the {dram.commands[command].target} level"
                         ),
                     )
-    if dram.refresh.policy == "none":
+    yield from _refresh(dram)
+
+
+def _refresh(dram: "Dram") -> Iterator[Finding]:
+    """What the refresh policy needs and the description lacks."""
+    policy = dram.refresh.policy
+    if policy == "none":
         return
-    for meaning in ("refresh", "precharge"):
-        if dram.find(meaning, "channel") is None:
-            yield (
-                ("refresh", "policy"),
-                f"'all_bank' needs a command of the meaning {meaning!r} that addresses a channel",
-            )
-    if any(c.bank == "open" and c.target == "bank" for c in dram.commands.values()) and not dram.find(
-        "activate", "bank"
-    ):
+    scope = dram.refresh_level
+    if scope is None:
+        which = "a whole level" if policy == "all_bank" else "a bank"
         yield (
             ("refresh", "policy"),
-            "'all_bank' needs a command of the meaning 'activate' that addresses a bank",
+            f"{policy!r} needs a command of the meaning 'refresh' that addresses {which}",
         )
-    for timing in {"nREFI", "nRFC"} - dram.timing.keys():
-        yield ("timing",), f"the refresh policy 'all_bank' needs {timing}"
+    elif dram.find("precharge", scope) is None and dram.find("precharge", "bank") is None:
+        yield (
+            ("refresh", "policy"),
+            f"{policy!r} needs a command of the meaning 'precharge' that addresses a {scope} or a bank",
+        )
+    opens = any(c.bank == "open" and c.target == "bank" for c in dram.commands.values())
+    if opens and not (dram.find("activate", "bank") or dram.find("activate_second", "bank")):
+        yield (
+            ("refresh", "policy"),
+            f"{policy!r} needs a command of the meaning 'activate' that addresses a bank",
+        )
+    needed = {"all_bank": ("nREFI", "nRFC"), "per_bank_set": ("nREFIpb", "nRFCpb"), "per_bank": ("nREFIpb",)}
+    for timing in needed[policy]:
+        if not dram.timing.get(timing):
+            found = "" if timing not in dram.timing else ", not 0"
+            yield ("timing",), f"the refresh policy {policy!r} needs {timing}{found}"
 
 
 def _expressions(dram: "Dram", symbols: Mapping[str, int]) -> Iterator[Finding]:
@@ -120,7 +139,7 @@ def _turnaround(dram: "Dram", tables: "Tables") -> Iterator[Finding]:
     close = _largest(minimum[(after == precharge) & (before != refresh)])
     renew = _largest(minimum[(before == precharge) & (after == refresh)])
     reopen = _largest(minimum[before == refresh])
-    between = (before == single) & (after == single) & (tables.row_level < LEVELS["bank"])
+    between = (before == single) & (after == single) & (tables.row_level < DEPTH["bank"])
     windows = (tables.win_after == single) & (tables.win_before == single)
     every = _largest(-(-tables.win_min[windows] // tables.win_size[windows]))
     spacing = max(1, every, _largest(minimum[between]))

@@ -163,6 +163,19 @@ class Arch(Description):
             if size % access:
                 yield path, f"{size} B are no whole number of accesses of {access} B"
 
+        for key, plain in (
+            ("pseudochannels", 1), ("ranks", 1), ("stack_ids", 1), ("command_bus", "shared"),
+        ):  # fmt: skip
+            if getattr(self.dram, key) != plain:
+                yield ("dram", key), f"{getattr(self.dram, key)}, but a machine's memory has {plain} so far"
+        if "nBL" in self.dram.timing:
+            yield ("dram", "timing", "nBL"), "nBL follows from the slower of pins and link, and is not given"
+        if self.dram.refresh.policy not in ("all_bank", "none"):
+            policy = self.dram.refresh.policy
+            yield ("dram", "refresh", "policy"), f"{policy!r}, but a machine knows all_bank and none so far"
+        if any(c.meaning == "activate_first" for c in self.dram.commands.values()):
+            yield ("dram", "commands"), "a machine's memory opens a row by one command so far"
+
     def _memory_findings(self) -> list[tuple[Keys, str]]:
         """The memory checked once more, now with this machine's nMAC and nBL."""
         return [(("dram", *path), text) for path, text in self.dram.findings(self.symbols)]

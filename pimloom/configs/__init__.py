@@ -4,6 +4,7 @@ from pathlib import Path
 
 FOLDERS = {
     "dram": "dram",
+    "memory": "memories",
     "arch": "archs",
     "model": "models",
     "sweep": "sweeps",

@@ -1,21 +1,35 @@
-"""Whether a command trace obeys its memory: every rule on every node, rows, refresh, nothing left behind.
+"""Whether a command trace obeys its memory: every rule on every node, buses, rows, refresh, nothing left behind.
 
-Works from the rules as the description words them, and shares nothing with the simulator.
+Works from the rules as the description words them, and shares nothing with the simulators.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from pimloom.arch.dram import Dram
+from pimloom.arch.dram_checks import LEVELS
 from pimloom.arch.expression import evaluate
 from pimloom.traces.io import CommandTrace
 
-NEVER = -(1 << 62)
+NEVER, FOREVER = -(1 << 62), 1 << 62
 CLOSED = -1
-_SIZES = ("channel", "bankgroup", "bank")
+HALF_OPEN = -2
+"""State of a bank whose row 0 is half open; that of row r is r less."""
+PSEUDOCHANNEL, RANK, STACK_ID, BANK = (
+    LEVELS.index(level) for level in ("pseudochannel", "rank", "stack_id", "bank")
+)
+ROW_COMMANDS = frozenset(
+    {"activate", "activate_first", "activate_second", "precharge", "refresh", "refresh_management"}
+)
+SYNCS = {"sync_read": "read", "sync_write": "write"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +37,8 @@ class Violation:
     """One thing that a trace does and must not, or does not and must.
 
     record: number of the command in the trace, from 1; its line in a CSV file is one more
-    rule: name of the constraint, or address, order, command_bus, bank_state, refresh, left_open
+    rule: name of the constraint, or address, order, command_bus, bank_state, split_activate, wck_sync, refresh,
+        left_open
     """
 
     record: int
@@ -37,9 +52,102 @@ class Violation:
         return f"record {self.record}: channel {self.channel}: {self.rule}: {self.message}"
 
 
+def check(
+    dram: Dram,
+    symbols: Mapping[str, int],
+    trace: CommandTrace,
+    partial: bool = False,
+    channels: Collection[int] | None = None,
+    rows_may_stay_open: bool = False,
+) -> list[Violation]:
+    """Return everything that is wrong with a trace, in its order.
+
+    symbols: values of the names in the rules, as `Dram.symbols` gives them
+    partial: the trace may end anywhere; else no row may be open and no refresh be due at its last command
+    channels: those on which nothing may be left at the end; None = all of the memory, idle ones too
+    rows_may_stay_open: at the end, as when the requests to an open-page controller have run out
+
+    The trace may begin in mid-run, but with all banks closed and WCK at rest: what came before its first command
+    binds nothing, and a refresh that was due at or before that command's cycle may still come and need not.
+
+    Every node that the refresh command addresses has refreshes of its own. One is due at every multiple of the
+    interval, which is nREFI or the time in which the policy goes through all banks; where a channel has several such
+    nodes, each may be out of step by up to an interval, always the same. Without postponement nothing but
+    precharges may come to the node from then on until its refresh does, and no refresh before. With it, up to
+    `refresh.postpone` refreshes may be late or early, and when one more is due it is missing, even where nothing
+    else happens or a partial trace ends. A refresh that was reported as missing is not missed again, nor one that
+    came early.
+    """
+    tree = _Tree(dram)
+    issued = {int(i) for i in np.unique(trace.command)}
+    kinds = _kinds(dram, symbols, trace.commands, issued)
+    found: list[Violation] = []
+    start = int(trace.cycle.min()) if len(trace) else 0
+    states = [_Channel(dram, symbols, tree, kinds, c, start, found) for c in range(dram.channels)]
+    node, misplaced = _nodes(dram, kinds, trace)
+    fields = (trace.cycle, trace.command, trace.channel, node, trace.row)
+    columns = (field.tolist() for field in fields)
+    for record, (cycle, command, channel, at, row) in enumerate(zip(*columns, strict=True), 1):
+        if at < 0:
+            name = trace.commands[command]
+            texts = misplaced.get(record) or [f"there is no channel {channel}"]
+            found += (
+                Violation(record, cycle, channel, name, "address", f"{name} at {cycle}: {text}")
+                for text in texts
+            )
+        else:
+            states[channel].see(record, cycle, command, at, row)
+    if len(trace):
+        last = int(trace.cycle.max())
+        for c in range(dram.channels) if channels is None else channels:
+            states[c].finish(len(trace), last, partial, rows_may_stay_open)
+    return sorted(found, key=lambda violation: violation.record)
+
+
+# --- the memory --------------------------------------------------------------------------------------------
+
+
+class _Tree:
+    """The nodes of one channel, numbered within each level.
+
+    sizes: nodes of each level
+    paths: [level][node] the node itself and those above it, the channel first
+    """
+
+    def __init__(self, dram: Dram) -> None:
+        self.counts = dram.counts
+        self.sizes = [prod(self.counts[: i + 1]) for i in range(len(LEVELS))]
+        self.paths = [
+            [tuple(node // (size // above) for above in self.sizes[: i + 1]) for node in range(size)]
+            for i, size in enumerate(self.sizes)
+        ]
+
+    def below(self, level: int, node: int, lower: int) -> range:
+        """Return the nodes of a lower level, or the same, that lie below a node."""
+        each = self.sizes[lower] // self.sizes[level]
+        return range(node * each, (node + 1) * each)
+
+    def siblings(self, level: int, node: int) -> list[int]:
+        """Return the other nodes under the same parent."""
+        first = node - node % self.counts[level]
+        return [other for other in range(first, first + self.counts[level]) if other != node]
+
+    def name(self, level: int, node: int) -> str:
+        """Return the place of a node within its channel, such as `rank 1, bank 5`; empty for the channel.
+
+        Levels with one node are left out; banks are counted through all bank groups.
+        """
+        path = self.paths[level][node]
+        inner = range(PSEUDOCHANNEL, level + 1) if level < BANK else range(PSEUDOCHANNEL, STACK_ID + 1)
+        words = [f"{LEVELS[i]} {path[i] % self.counts[i]}" for i in inner if self.counts[i] > 1]
+        if level == BANK:
+            words.append(f"bank {node % prod(self.counts[STACK_ID + 1 :])}")
+        return ", ".join(words)
+
+
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """A constraint seen from one command that comes after; `before` are ids."""
+    """A constraint seen from one command that comes after; `before` are ids of issued commands."""
 
     name: str
     text: str
@@ -47,14 +155,15 @@ class _Rule:
     before: tuple[int, ...]
     minimum: int
     window: int
+    siblings: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """A command with its rules."""
+    """A command with its rules; `level` is that of its target."""
 
     name: str
-    one_bank: bool
+    level: int
     meaning: str
     effect: str
     needs: str
@@ -63,215 +172,455 @@ class _Kind:
     rules: tuple[_Rule, ...]
 
 
-def check(
-    dram: Dram,
-    symbols: Mapping[str, int],
-    trace: CommandTrace,
-    partial: bool = False,
-    channels: Collection[int] | None = None,
-) -> list[Violation]:
-    """Return everything that is wrong with a trace, in its order.
-
-    symbols: values of the names in the rules, as `Dram.symbols` gives them
-    partial: the trace may end anywhere; else no row may be open and no refresh be due at its last command
-    channels: those on which nothing may be left at the end; None = all of the memory, idle ones too
-
-    The trace may begin in mid-run, but with all banks closed: what came before its first command binds
-    nothing, and a refresh that was due at or before that command's cycle may still come and need not.
-    A refresh is due at every multiple of nREFI; from then on its channel takes nothing but precharges until
-    it comes. A refresh that was reported as missing is not missed again, nor one that came early.
-    """
-    kinds = _kinds(dram, symbols, trace.commands)
-    found: list[Violation] = []
-    start = int(trace.cycle.min()) if len(trace) else 0
-    states = [_Channel(dram, kinds, c, start, found) for c in range(dram.channels)]
-    fields = ("cycle", "command", "channel", "bankgroup", "bank", "row", "column")
-    rows = zip(*(getattr(trace, field).tolist() for field in fields), strict=True)
-    for record, (cycle, command, channel, bankgroup, bank, row, column) in enumerate(rows, 1):
-        if 0 <= channel < dram.channels:
-            states[channel].see(record, cycle, command, bankgroup, bank, row, column)
-        else:
-            message = f"{trace.commands[command]} at {cycle}: there is no channel {channel}"
-            found.append(Violation(record, cycle, channel, trace.commands[command], "address", message))
-    if not partial and len(trace):
-        last = int(trace.cycle.max())
-        for c in range(dram.channels) if channels is None else channels:
-            states[c].finish(len(trace), last)
-    return sorted(found, key=lambda violation: violation.record)
-
-
-def _kinds(dram: Dram, symbols: Mapping[str, int], commands: tuple[str, ...]) -> list[_Kind]:
-    ids = {name: i for i, name in enumerate(commands)}
+def _kinds(
+    dram: Dram, symbols: Mapping[str, int], commands: tuple[str, ...], issued: Collection[int]
+) -> list[_Kind]:
+    ids = {name: i for i, name in enumerate(commands) if i in issued}
     minima = {name: evaluate(rule.minimum, symbols) for name, rule in dram.constraints.items()}
 
     def rules(after: str) -> Iterator[_Rule]:
         for name, rule in dram.constraints.items():
             before = tuple(ids[b] for b in rule.before if b in ids)
-            if after in rule.after and minima[name] > 0:
-                level = _SIZES.index(rule.level)
-                yield _Rule(name, rule.minimum, level, before, minima[name], rule.window)
+            if before and after in rule.after and minima[name] > 0:
+                level = LEVELS.index(rule.level)
+                yield _Rule(name, rule.minimum, level, before, minima[name], rule.window, rule.siblings)
 
     return [
         _Kind(
-            name, c.target == "bank", c.meaning, c.bank, c.needs, c.row, c.column, tuple(rules(name))
+            name, LEVELS.index(c.target), c.meaning, c.bank, c.needs, c.row, c.column, tuple(rules(name))
         )
         for name, c in ((name, dram.commands[name]) for name in commands)
     ]  # fmt: skip
 
 
+def _nodes(
+    dram: Dram, kinds: Sequence[_Kind], trace: CommandTrace
+) -> tuple[npt.NDArray[np.int64], dict[int, list[str]]]:
+    """Return the node that each command addresses, or -1, and what is wrong with an address by record.
+
+    An address is there as far as the command needs it, and no further.
+    """
+    _, pseudochannels, ranks, stack_ids, bankgroups, banks = dram.counts
+    # The rank column is that of all stack IDs for the only rank; of several, any stack ID of its own names a rank.
+    rank_level = RANK if ranks > 1 or stack_ids == 1 else STACK_ID
+    fields = (
+        ("pseudochannel", pseudochannels, [kind.level >= PSEUDOCHANNEL for kind in kinds]),
+        ("rank", ranks * stack_ids, [kind.level >= rank_level for kind in kinds]),
+        ("bankgroup", bankgroups, [kind.level >= BANK - 1 for kind in kinds]),
+        ("bank", banks, [kind.level >= BANK for kind in kinds]),
+        ("row", dram.rows, [kind.row for kind in kinds]),
+        ("column", dram.columns, [kind.column for kind in kinds]),
+    )
+    there = (trace.channel >= 0) & (trace.channel < dram.channels)
+    good = there.copy()
+    bad: dict[int, list[str]] = {}
+    for name, size, has in fields:
+        values, needed = getattr(trace, name), np.array(has, bool)[trace.command]
+        optional = size == 1 and name in ("pseudochannel", "rank")
+        low = np.where(needed & (not optional), 0, -1)
+        high = np.where(needed | optional, size - 1, -1)
+        outside = ((values < low) | (values > high)) & there
+        good &= ~outside
+        for i in np.flatnonzero(outside):
+            should = f"should be 0 to {size - 1}" if high[i] >= 0 else "does not apply and should be -1"
+            bad.setdefault(int(i) + 1, []).append(f"{name} {should}, not {values[i]}")
+    path = np.zeros(len(trace), np.int64)
+    paths = [path]
+    rank = np.maximum(trace.rank, 0)
+    parts = (
+        np.maximum(trace.pseudochannel, 0),
+        rank // stack_ids,
+        rank % stack_ids,
+        trace.bankgroup,
+        trace.bank,
+    )
+    for count, part in zip(dram.counts[1:], parts, strict=True):
+        path = path * count + part
+        paths.append(path)
+    levels = np.array([kind.level for kind in kinds], np.int64)[trace.command]
+    return np.where(good, np.choose(levels, paths), -1), bad
+
+
+# --- one channel -------------------------------------------------------------------------------------------
+
+
+class _Stamps(NamedTuple):
+    """Clocks by which a command binds others, by node of a level: of its last issue, or the window-th last.
+
+    past: by node the clocks of the latest issues, oldest first; empty for a window of 1
+    others: by node those to stamp in its stead; empty where a command stamps its own node
+    """
+
+    level: int
+    at: list[int]
+    past: list[deque[int]]
+    others: list[list[int]]
+
+
 class _Channel:
     """What is known of one channel after the commands seen so far.
 
-    last: [level][command][node] clock of the last issue that concerned the node
-    past: [level, command][node] clocks of the latest issues, oldest first, for commands that windows count
+    stamps: by command
+    near: by command, what to compare on its own path: stamps, their level, minimum
+    far: by command, the same on nodes below its own
+    state: by bank CLOSED, the row that is open, or HALF_OPEN - row
+    changed: by bank record, clock and name of the command that did it
+    halves: clock of the activate that opened a row by half, by bank
     """
 
     def __init__(
-        self, dram: Dram, kinds: list[_Kind], number: int, start: int, found: list[Violation]
+        self,
+        dram: Dram,
+        symbols: Mapping[str, int],
+        tree: _Tree,
+        kinds: list[_Kind],
+        number: int,
+        start: int,
+        found: list[Violation],
     ) -> None:
-        self.dram, self.kinds, self.number, self.found = dram, kinds, number, found
-        self.sizes = (1, dram.bankgroups, dram.banks)
-        self.last = [[[NEVER] * size for _ in kinds] for size in self.sizes]
-        depth: dict[tuple[int, int], int] = {}
-        for rule in (rule for kind in kinds for rule in kind.rules if rule.window > 1):
-            for b in rule.before:
-                depth[rule.level, b] = max(rule.window, depth.get((rule.level, b), 0))
-        self.past = {
-            (level, b): [deque[int](maxlen=size) for _ in range(self.sizes[level])]
-            for (level, b), size in depth.items()
-        }
-        self.open = [CLOSED] * dram.banks
-        self.opened = [(0, 0, "")] * dram.banks  # record, clock and name of the command that did it
+        self.dram, self.tree, self.kinds, self.number, self.found = dram, tree, kinds, number, found
+        self._lay_out_rules()
+        self.state = [CLOSED] * dram.banks
+        self.changed = [(0, 0, "")] * dram.banks
+        self.halves: dict[int, int] = {}
+        self.half_clocks = symbols["nAAD"] if any(k.meaning == "activate_second" for k in kinds) else 0
         self.cycle = NEVER
-        self.interval = dram.timing["nREFI"] if dram.refresh.policy == "all_bank" else 0
-        self.served = start // self.interval if self.interval else 0  # refreshes done, or not asked for
-        self.spare = self.served > 0  # whether the last of them may still come
-        self.reported = 0  # the refresh that was last reported as missing
+        split = dram.command_bus != "shared"
+        self.buses = [int(split and kind.meaning not in ROW_COMMANDS) for kind in kinds]
+        self.taken = [NEVER, NEVER]
+        self.half_clock = dram.command_bus == "half_clock"
+        self.edge = (NEVER, -1, -1)  # clock, pseudo-channel, and bank; -1 = all
+        self.wck = _Wck(tree, symbols) if any(kind.meaning in SYNCS for kind in kinds) else None
+        self.refresh = _Refreshes(dram, tree, start) if dram.refresh.policy != "none" else None
 
-    def see(
-        self, record: int, cycle: int, command: int, bankgroup: int, bank: int, row: int, column: int
-    ) -> None:
+    def _lay_out_rules(self) -> None:
+        table: dict[tuple[int, int, int, bool], _Stamps] = {}
+        self.stamps: list[list[_Stamps]] = [[] for _ in self.kinds]
+        self.near: list[list[tuple[list[int], int, int]]] = [[] for _ in self.kinds]
+        self.far: list[list[tuple[list[int], int, int]]] = [[] for _ in self.kinds]
+        self.lookups: list[list[list[tuple[int, _Stamps]]]] = [[] for _ in self.kinds]
+        for after, kind in enumerate(self.kinds):
+            for rule in kind.rules:
+                lookups = []
+                for b in rule.before:
+                    if rule.siblings and self.kinds[b].level < rule.level:
+                        continue  # it addresses all of the siblings itself
+                    level = min(rule.level, self.kinds[b].level)
+                    key = (b, level, rule.window, rule.siblings)
+                    if key not in table:
+                        table[key] = self._new_stamps(level, rule.window, rule.siblings)
+                        self.stamps[b].append(table[key])
+                    lookups.append((b, table[key]))
+                    where = self.near if level <= kind.level else self.far
+                    where[after].append((table[key].at, level, rule.minimum))
+                self.lookups[after].append(lookups)
+
+    def _new_stamps(self, level: int, window: int, siblings: bool) -> _Stamps:
+        nodes = range(self.tree.sizes[level])
+        past = [deque[int](maxlen=window) for _ in nodes] if window > 1 else []
+        others = [self.tree.siblings(level, node) for node in nodes] if siblings else []
+        return _Stamps(level, [NEVER] * len(nodes), past, others)
+
+    def see(self, record: int, cycle: int, command: int, node: int, row: int) -> None:
         """Check one command against the past and make it part of that."""
         kind = self.kinds[command]
-        if not self._placed(record, cycle, kind, (bankgroup, bank, row, column)):
-            return
         if cycle < self.cycle:
             text = f"{kind.name} at {cycle} stands behind a command at {self.cycle}"
             self._add(record, cycle, kind.name, "order", text)
             return
-        if cycle == self.cycle:
-            text = f"{kind.name} at {cycle} comes 0 clocks after the command before, 1 needed"
-            self._add(record, cycle, kind.name, "command_bus", text)
-        self.cycle = cycle
-        flat = bankgroup * self.dram.banks_per_bankgroup + bank if kind.one_bank else -1
-        path = (0, bankgroup, flat)
-        for rule in kind.rules:
-            self._rule(record, cycle, kind, rule, path)
-        if self.interval:
-            self._refresh(record, cycle, kind)
-        self._rows(record, cycle, kind, flat, row)
-        for level, size in enumerate(self.sizes):
-            if kind.one_bank:
-                self.last[level][command][path[level]] = cycle
+        path = self.tree.paths[kind.level][node]
+        bus = self.buses[command]
+        if cycle == self.taken[bus] or self.half_clock:
+            self._bus(record, cycle, kind, path, bus)
+        self.cycle = self.taken[bus] = cycle
+        if self._comes_early(cycle, command, path):
+            self._rules(record, cycle, command, path)
+        if self.refresh and kind.meaning != "precharge":
+            for text in self.refresh.see(cycle, kind, path):
+                self._add(record, cycle, kind.name, "refresh", text)
+        if self.wck:
+            for text in self.wck.see(cycle, kind, path):
+                self._add(record, cycle, kind.name, "wck_sync", text)
+        if self.halves:
+            self._halves(record, cycle, kind)
+        self._rows(record, cycle, kind, node, row)
+        self._stamp(cycle, command, path)
+
+    def _comes_early(self, cycle: int, command: int, path: tuple[int, ...]) -> bool:
+        for at, level, minimum in self.near[command]:
+            if cycle - at[path[level]] < minimum:
+                return True
+        for at, level, minimum in self.far[command]:
+            nodes = self.tree.below(len(path) - 1, path[-1], level)
+            if cycle - max(at[nodes.start : nodes.stop]) < minimum:
+                return True
+        return False
+
+    def _stamp(self, cycle: int, command: int, path: tuple[int, ...]) -> None:
+        for level, at, past, others in self.stamps[command]:
+            own = path[level]
+            if past:
+                issues = past[own]
+                issues.append(cycle)
+                if len(issues) == issues.maxlen:
+                    at[own] = issues[0]
+            elif others:
+                for other in others[own]:
+                    at[other] = cycle
             else:
-                self.last[level][command] = [cycle] * size
-            if (level, command) in self.past:
-                past = self.past[level, command]
-                for node in [path[level]] if kind.one_bank else range(size):
-                    past[node].append(cycle)
+                at[own] = cycle
 
     def _add(self, record: int, cycle: int, command: str, rule: str, message: str) -> None:
         self.found.append(Violation(record, cycle, self.number, command, rule, message))
 
-    def _placed(self, record: int, cycle: int, kind: _Kind, address: tuple[int, int, int, int]) -> bool:
-        """Check that the address is there as far as the command needs it, and no further."""
-        dram = self.dram
-        wanted = (
-            ("bankgroup", kind.one_bank, dram.bankgroups),
-            ("bank", kind.one_bank, dram.banks_per_bankgroup),
-            ("row", kind.row, dram.rows),
-            ("column", kind.column, dram.columns),
-        )
-        good = True
-        for (field, has, size), value in zip(wanted, address, strict=True):
-            if (has and 0 <= value < size) or (not has and value == -1):
-                continue
-            should = f"should be 0 to {size - 1}" if has else "does not apply and should be -1"
-            text = f"{kind.name} at {cycle}: {field} {should}, not {value}"
-            self._add(record, cycle, kind.name, "address", text)
-            good = False
-        return good
-
-    def _rule(self, record: int, cycle: int, kind: _Kind, rule: _Rule, path: tuple[int, int, int]) -> None:
-        """Check one rule on the command's node of its level, or on all nodes of it if it concerns all."""
-        latest, before, level = NEVER, -1, rule.level
-        for b in rule.before:
-            if rule.window == 1:
-                stamps = self.last[level][b]
-            else:
-                past = self.past[level, b]
-                stamps = [p[-rule.window] if len(p) >= rule.window else NEVER for p in past]
-            stamp = stamps[path[level]] if kind.one_bank else max(stamps)
-            if stamp > latest:
-                latest, before = stamp, b
-        if cycle - latest >= rule.minimum:
+    def _bus(self, record: int, cycle: int, kind: _Kind, path: tuple[int, ...], bus: int) -> None:
+        """Check that the bus is free, and clocks of half a CK: who may use them and what an edge rules out."""
+        if cycle == self.taken[bus]:
+            which = "" if self.dram.command_bus == "shared" else ("row ", "column ")[bus]
+            text = f"{kind.name} at {cycle} comes 0 clocks after the {which}command before, 1 needed"
+            self._add(record, cycle, kind.name, "command_bus", text)
+        if not self.half_clock:
             return
-        which = "" if rule.window == 1 else f", the last but {rule.window - 1}"
-        text = (
-            f"{rule.text}: {kind.name} at {cycle} comes {cycle - latest} clocks after "
-            f"{self.kinds[before].name} at {latest}{which}, {rule.minimum} needed"
+        rising, closes = cycle % 2 == 1, kind.meaning == "precharge"
+        if not rising and not closes:
+            text = f"{kind.name} at {cycle} is on an even clock, where only precharges may be"
+            self._add(record, cycle, kind.name, "command_bus", text)
+        here = (
+            path[PSEUDOCHANNEL] if kind.level >= PSEUDOCHANNEL else -1,
+            path[-1] if kind.level == BANK else -1,
         )
-        self._add(record, cycle, kind.name, rule.name, text)
+        edge, *there = self.edge
+        if (
+            closes
+            and cycle == edge
+            and all(-1 in pair or pair[0] == pair[1] for pair in zip(here, there, strict=True))
+        ):
+            text = f"{kind.name} at {cycle} is on the edge at which the row command at {self.taken[0]} still goes on"
+            self._add(record, cycle, kind.name, "command_bus", text)
+        if rising and not bus:
+            self.edge = (cycle + (3 if kind.meaning == "activate" else 1), *here)
 
-    def _refresh(self, record: int, cycle: int, kind: _Kind) -> None:
-        """Check refreshes against their due times, and other commands against refreshes that are due."""
-        number = self.served + 1
-        due = number * self.interval
-        if kind.meaning == "refresh" and not kind.one_bank:
-            if cycle >= due:
-                self.served = max(number, cycle // self.interval if self.reported == number else 0)
-            elif not self.spare:
-                text = f"{kind.name} at {cycle} comes {due - cycle} clocks before it is due at {due}"
-                self._add(record, cycle, kind.name, "refresh", text)
-                # Only one that is nearer to this due time than to the one before stands for it.
-                self.served += 2 * (due - cycle) < self.interval
-            self.spare = False
-        elif kind.meaning != "precharge" and cycle >= due and self.reported != number:
-            self.reported = number
-            text = f"{kind.name} at {cycle}, but refresh {number} is due since {due} and has not come"
-            self._add(record, cycle, kind.name, "refresh", text)
+    def _rules(self, record: int, cycle: int, command: int, path: tuple[int, ...]) -> None:
+        """Name all rules that a command breaks on its node of their level, or on any node of it below its own."""
+        kind = self.kinds[command]
+        for rule, lookups in zip(kind.rules, self.lookups[command], strict=True):
+            latest, before, where = NEVER, -1, (0, 0)
+            for b, stamps in lookups:
+                own = min(stamps.level, kind.level)
+                for node in self.tree.below(own, path[own], stamps.level):
+                    if stamps.at[node] > latest:
+                        level = max(stamps.level, min(rule.level, kind.level))
+                        latest, before = stamps.at[node], b
+                        where = (level, node if level == stamps.level else path[level])
+            if cycle - latest >= rule.minimum:
+                continue
+            place = self.tree.name(*where)
+            text = (
+                f"{rule.text}: {kind.name} at {cycle} comes {cycle - latest} clocks after "
+                f"{self.kinds[before].name} at {latest}"
+                f"{'' if rule.window == 1 else f', the last but {rule.window - 1}'}, {rule.minimum} needed"
+                f"{place and f' in {place}'}{f' after another {LEVELS[rule.level]}' if rule.siblings else ''}"
+            )
+            self._add(record, cycle, kind.name, rule.name, text)
 
-    def _rows(self, record: int, cycle: int, kind: _Kind, flat: int, row: int) -> None:
+    def _halves(self, record: int, cycle: int, kind: _Kind) -> None:
+        """Miss second halves of activates that should have come before this clock."""
+        for bank, begun in list(self.halves.items()):
+            if cycle > begun + self.half_clocks:
+                del self.halves[bank]
+                text = (
+                    f"{self.changed[bank][2]} at {begun} in {self.tree.name(BANK, bank)} had no second half by "
+                    f"{begun + self.half_clocks}, nAAD = {self.half_clocks} clocks later"
+                )
+                self._add(record, cycle, kind.name, "split_activate", text)
+
+    def _rows(self, record: int, cycle: int, kind: _Kind, node: int, row: int) -> None:
         """Check the rows of the banks that the command addresses, then open or close them."""
-        banks = (flat,) if kind.one_bank else range(self.dram.banks)
-        for bank in banks if kind.needs != "any" else ():
-            now = self.open[bank]
-            if kind.needs == "closed":
-                good, wanted = now == CLOSED, "no row"
-            elif kind.row:
-                good, wanted = now == row, f"row {row}"
-            else:
-                good, wanted = now != CLOSED, "a row"
-            if not good:
-                is_open = "none" if now == CLOSED else f"row {now}"
-                text = f"{kind.name} at {cycle} needs {wanted} open in bank {bank}, where {is_open} is"
-                self._add(record, cycle, kind.name, "bank_state", text)
-                break
-        if kind.effect != "none":
+        banks = self.tree.below(kind.level, node, BANK)
+        states = self.state[banks.start : banks.stop]
+        low, high, wanted = _wanted(kind, row)
+        if min(states) < low or max(states) > high:
+            bank = next(bank for bank in banks if not low <= self.state[bank] <= high)
+            now = self.state[bank]
+            is_now = "none is" if now == CLOSED else f"row {now} is"
+            if now <= HALF_OPEN:
+                is_now = f"row {HALF_OPEN - now} is half open"
+            text = f"{kind.name} at {cycle} needs {wanted} in {self.tree.name(BANK, bank)}, where {is_now}"
+            self._add(record, cycle, kind.name, "bank_state", text)
+        if kind.effect == "none":
+            return
+        after = {"open": row, "begin": HALF_OPEN - row, "close": CLOSED}[kind.effect]
+        self.state[banks.start : banks.stop] = [after] * len(banks)
+        self.changed[banks.start : banks.stop] = [(record, cycle, kind.name)] * len(banks)
+        if kind.effect == "begin":
+            self.halves |= dict.fromkeys(banks, cycle)
+        elif self.halves:
             for bank in banks:
-                self.open[bank] = row if kind.effect == "open" else CLOSED
-                self.opened[bank] = (record, cycle, kind.name)
+                self.halves.pop(bank, None)
 
-    def finish(self, record: int, cycle: int) -> None:
+    def finish(self, record: int, cycle: int, partial: bool, rows_may_stay_open: bool) -> None:
         """Check that nothing is left when the whole trace, on any channel, has ended at `cycle`."""
-        for bank, row in enumerate(self.open):
-            if row != CLOSED:
-                by, at, name = self.opened[bank]
-                text = f"row {row} of bank {bank}, opened by {name} at {at}, is open at the end, {cycle}"
+        for bank, row in enumerate(self.state) if not partial else ():
+            by, at, name = self.changed[bank]
+            place = self.tree.name(BANK, bank)
+            if row <= HALF_OPEN:
+                text = f"{name} at {at} in {place} had no second half by the end, {cycle}"
+                self._add(by, at, name, "split_activate", text)
+            elif row != CLOSED and not rows_may_stay_open:
+                text = f"row {row} of {place}, opened by {name} at {at}, is open at the end, {cycle}"
                 self._add(by, at, name, "left_open", text)
+        # Where refreshes may be late, one that is too late is missing wherever the trace ends.
+        seen = self.dram.refresh.postpone > 0 and self.cycle > NEVER
+        if self.refresh and (seen or not partial):
+            for text in self.refresh.finish(cycle):
+                self._add(record, cycle, self.refresh.command, "refresh", text)
+
+
+def _wanted(kind: _Kind, row: int) -> tuple[int, int, str]:
+    """Return the lowest and the highest state of a bank that lets a command issue, and their name."""
+    if kind.needs == "closed":
+        return CLOSED, CLOSED, "no row open"
+    if kind.needs == "opening":
+        return HALF_OPEN - row, HALF_OPEN - row, f"row {row} half open"
+    if kind.needs == "open":
+        return (row, row, f"row {row} open") if kind.row else (0, FOREVER, "a row open")
+    return (CLOSED if kind.effect == "close" else NEVER), FOREVER, "no row half open"
+
+
+class _Wck:
+    """Where data move by a clock of their own, WCK: how long it runs in each rank, and who has started it.
+
+    sync: name and clock of the latest command if that started WCK, and the meaning and the bank it did so for
+    """
+
+    def __init__(self, tree: _Tree, symbols: Mapping[str, int]) -> None:
+        self.until = [NEVER] * tree.sizes[RANK]
+        after = symbols.get("nBL_min", symbols["nBL"]) + symbols["nWCKPST"]
+        self.runs = {"read": symbols["nCL"] + after, "write": symbols["nCWL"] + after}
+        self.sync: tuple[str, int, str, int] | None = None
+
+    def see(self, cycle: int, kind: _Kind, path: tuple[int, ...]) -> Iterator[str]:
+        """Yield what is wrong with a command: one between a sync and its access, or an access while WCK rests."""
+        sync, self.sync = self.sync, None
+        synced = sync is not None and sync[2:] == (kind.meaning, path[-1])
+        if sync and not synced:
+            yield f"{kind.name} at {cycle} comes between {sync[0]} at {sync[1]} and the {sync[2]} that it is for"
+        if kind.meaning in SYNCS:
+            self.sync = (kind.name, cycle, SYNCS[kind.meaning], path[-1])
+        elif kind.meaning in self.runs:
+            until = self.until[path[RANK]]
+            if cycle >= until and not synced:
+                rests = "has not run so far" if until == NEVER else f"stopped at {until}"
+                yield f"{kind.name} at {cycle} needs WCK to run, which {rests}"
+            self.until[path[RANK]] = max(until, cycle + self.runs[kind.meaning])
+
+
+# --- refresh -----------------------------------------------------------------------------------------------
+
+
+class _Due:
+    """The refreshes of one node: what came, and what must come when.
+
+    served: refreshes done, or not asked for
+    spare: whether the last of them may still come
+    reported: the refresh that was last reported as missing
+    low, high: how much after the multiples of the interval refreshes can be due, by what has been seen
+    worked: clock of the latest command that must not come while too many refreshes are late
+    limit: first clock at which it must not
+    """
+
+    __slots__ = (
+        "high", "interval", "limit", "low", "of", "postpone", "reported", "served", "spare", "worked",
+    )  # fmt: skip
+
+    def __init__(self, place: str, interval: int, postpone: int, alone: bool, start: int) -> None:
+        self.of, self.interval, self.postpone = place and f" of {place}", interval, postpone
+        self.served = start // interval
+        self.spare = self.served > 0
+        self.reported = 0
+        # Of a run that has begun earlier, nobody knows how many refreshes are late or early.
+        unknown = postpone * interval if self.served else 0
+        self.low = -unknown - (0 if alone else interval - 1)
+        self.high = unknown + (0 if alone else interval)
+        self.worked = NEVER
+        self._limit()
+
+    def _limit(self) -> None:
+        self.limit = self.high + (self.served + 1 + self.postpone) * self.interval
+
+    def work(self, cycle: int, name: str) -> Iterator[str]:
+        """Take note of a command that is no precharge and no refresh; yield which refresh should have come first."""
+        if cycle < self.limit:
+            self.worked = cycle
+        else:
+            yield f"{name} at {cycle}, but {self.miss()} and has not come"
+
+    def miss(self) -> str:
+        """Return that the next refresh is missing, and do not miss it again."""
+        self.reported = self.served + 1
+        due = self.limit - self.postpone * self.interval
+        self.limit = FOREVER
+        late = f" ({self.postpone} intervals of {self.interval})" if self.postpone else ""
+        return f"refresh {self.reported}{self.of} is due since {due}{late}"
+
+    def refresh(self, cycle: int, name: str) -> Iterator[str]:
+        """Take note of a refresh; yield if it comes too early, or too late where it may be late at all."""
         number = self.served + 1
-        due = number * self.interval
-        if self.interval and due <= cycle and self.reported != number:
-            name = self.dram.find("refresh", "channel") or ""
-            text = f"refresh {number} is due since {due} and has not come by the end, {cycle}"
-            self._add(record, cycle, name, "refresh", text)
+        early_by, late_by = (number - self.postpone) * self.interval, (number + self.postpone) * self.interval
+        missed = self.reported == number
+        if self.postpone and cycle >= self.limit:
+            yield f"{name} at {cycle} comes too late: {self.miss()}"
+            missed = True
+        elif not missed:
+            self.low = max(self.low, self.worked + 1 - late_by)
+        early = self.low + early_by - cycle
+        if early <= 0:
+            self.high = min(self.high, cycle - early_by)
+            self.served = max(number, (cycle - self.high) // self.interval if missed else 0)
+        elif not self.spare:
+            due = cycle + early + self.postpone * self.interval
+            may = f" and may come {self.postpone} intervals of {self.interval} early" if self.postpone else ""
+            yield f"{name} at {cycle} comes {early} clocks too early: refresh {number}{self.of} is due at {due}{may}"
+            # Only one that is nearer to this due time than to the one before stands for it.
+            self.served += 2 * early < self.interval
+        self.spare = False
+        self._limit()
+
+
+class _Refreshes:
+    """The refreshes of all nodes of one channel that the policy's command addresses."""
+
+    def __init__(self, dram: Dram, tree: _Tree, start: int) -> None:
+        self.tree = tree
+        level = dram.refresh_level or "channel"
+        self.level, self.command = LEVELS.index(level), dram.find("refresh", level) or ""
+        nodes = tree.sizes[self.level]
+        if dram.refresh.policy == "all_bank":
+            interval = dram.timing["nREFI"]
+        else:
+            at_once = dram.pseudochannels if dram.refresh.policy == "per_bank_set" else 1
+            interval = dram.timing["nREFIpb"] * nodes // at_once
+        self.nodes = [
+            _Due(tree.name(self.level, node), interval, dram.refresh.postpone, nodes == 1, start)
+            for node in range(nodes)
+        ]
+
+    def see(self, cycle: int, kind: _Kind, path: tuple[int, ...]) -> list[str]:
+        """Return what is wrong with a command that is no precharge."""
+        renews = kind.meaning == "refresh" and kind.level <= self.level
+        if kind.level >= self.level and not renews:
+            node = self.nodes[path[self.level]]
+            if cycle < node.limit:
+                node.worked = cycle
+                return []
+        own = min(kind.level, self.level)
+        nodes = [self.nodes[i] for i in self.tree.below(own, path[own], self.level)]
+        return [text for n in nodes for text in (n.refresh if renews else n.work)(cycle, kind.name)]
+
+    def finish(self, cycle: int) -> list[str]:
+        """Return which refreshes should have come by the end."""
+        return [
+            f"{node.miss()} and has not come by the end, {cycle}"
+            for node in self.nodes
+            if cycle >= node.limit
+        ]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pimloom.arch.dram import Dram
+from pimloom.arch.dram_checks import LEVELS
 from pimloom.arch.tree import InputError, did_you_mean, shown
 
 I8 = npt.NDArray[np.int64]
@@ -38,7 +39,8 @@ class CommandTrace:
     cycle: i8[n]      clock of issue
     command: i4[n]    id of the command
     channel: i4[n]
-    pseudochannel, rank: i4[n]   0 where the memory has no such level
+    pseudochannel: i4[n]   0 where the memory has no such level
+    rank: i4[n]       rank * stack IDs + stack ID; 0 where the memory has one of each
     bankgroup: i4[n]
     bank: i4[n]       bank within its bank group
     row: i4[n]
@@ -68,31 +70,44 @@ class CommandTrace:
 def from_log(dram: Dram, channel: int, log: I8) -> CommandTrace:
     """Return the trace of one channel from what its simulation has logged.
 
-    log: i8[n, 6] clock, command id, flat bank, row, column, buffer column; one row a command, in issue order
+    log: i8[n, 5 or 6] clock, command id, flat node of the level that the command addresses (-1 is the channel, too),
+        row, column, and of a PIM device buffer column; one row a command, in issue order
     """
     kinds = list(dram.commands.values())
-    single, has_row, has_column, fills = (
-        np.array(flags, bool)[log[:, 1]]
-        for flags in (
-            [kind.target == "bank" for kind in kinds],
+    level, has_row, has_column, fills = (
+        np.array(values)[log[:, 1]]
+        for values in (
+            [LEVELS.index(kind.target) for kind in kinds],
             [kind.row for kind in kinds],
             [kind.column for kind in kinds],
             [kind.meaning == "write_buffer" for kind in kinds],
         )
     )
-    bank, column = log[:, 2], np.where(fills, log[:, 5], log[:, 4])
-    zero = np.broadcast_to(np.int32(0), len(log))
+    banks_below = np.array([dram.banks // dram.nodes(name) for name in LEVELS])
+    rest, coordinates = np.maximum(log[:, 2], 0) * banks_below[level], []
+    for below in banks_below[1:]:
+        coordinates.append(rest // below)
+        rest = rest % below
+    pseudochannel, rank, stack_id, bankgroup, bank = coordinates
+    # A rank of its own is named by its first stack ID; the only rank is all of them.
+    rank_level = "rank" if dram.ranks > 1 or dram.stack_ids == 1 else "stack_id"
+    several_ranks = dram.ranks * dram.stack_ids > 1
     return CommandTrace(
         tuple(dram.commands),
         log[:, 0].copy(),
         log[:, 1].astype(np.int32),
         np.full(len(log), channel, np.int32),
-        zero,
-        zero,
-        np.where(single, bank // dram.banks_per_bankgroup, -1).astype(np.int32),
-        np.where(single, bank % dram.banks_per_bankgroup, -1).astype(np.int32),
-        np.where(has_row, log[:, 3], -1).astype(np.int32),
-        np.where(has_column, column, -1).astype(np.int32),
+        *(
+            np.where(shown, values, -1).astype(np.int32)
+            for shown, values in (
+                ((level >= LEVELS.index("pseudochannel")) | (dram.pseudochannels == 1), pseudochannel),
+                ((level >= LEVELS.index(rank_level)) | (not several_ranks), rank * dram.stack_ids + stack_id),
+                (level >= LEVELS.index("bankgroup"), bankgroup),
+                (level >= LEVELS.index("bank"), bank),
+                (has_row, log[:, 3]),
+                (has_column, np.where(fills, log[:, -1], log[:, 4])),
+            )
+        ),
     )
 
 
@@ -292,8 +307,8 @@ def _validated(
     limits = {
         "cycle": (0, MAX_CYCLE),
         "channel": (0, dram.channels - 1),
-        "pseudochannel": (-1, 0),
-        "rank": (-1, 0),
+        "pseudochannel": (-1, dram.pseudochannels - 1),
+        "rank": (-1, dram.ranks * dram.stack_ids - 1),
         "bankgroup": (-1, dram.bankgroups - 1),
         "bank": (-1, dram.banks_per_bankgroup - 1),
         "row": (-1, dram.rows - 1),

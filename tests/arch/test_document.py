@@ -259,7 +259,7 @@ def test_kind_of(tmp_path: Path) -> None:
         kind_of(str(path))
     path.write_text("name: x\n")
     with pytest.raises(
-        InputError, match=r"x.yaml:1:1: kind: missing; it should be one of dram, arch, model, sweep"
+        InputError, match=r"x.yaml:1:1: kind: missing; it should be one of dram, memory, arch, model"
     ):
         kind_of(str(path))
     with pytest.raises(InputError, match="cannot be read: No such file"):
@@ -290,7 +290,8 @@ def test_what_does_not_exist(name: str, message: str) -> None:
 
 
 def test_family_bases_are_neither_listed_nor_loaded() -> None:
-    assert shipped("dram") == ["gddr6_aim", "gddr6_pim_gpt"]
+    assert {"gddr6_aim", "gddr6_pim_gpt"} <= set(shipped("dram"))
+    assert not {"gddr6_pim", "gddr6"} & set(shipped("dram"))
     with pytest.raises(InputError, match="abstract: this description is only there to be extended"):
         load_dram("gddr6_pim")
 

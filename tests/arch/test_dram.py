@@ -212,7 +212,7 @@ def test_after_a_refresh_everything_waits(name: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "messages"),
     [
-        (["timing.nRC=38"], ["timing.nRC: nRC = 38 is below nRAS + nRP = 27 + 12 = 39"]),
+        (["timing.nRC=37"], ["timing.nRC: nRC = 37 is below nRAS + nRP = 27 + 12 = 39"]),
         (["timing.nFAW=5"], ["timing.nFAW: nFAW = 5 is below nRRD = 6"]),
         (
             ["channel_capacity_B=1e9"],
@@ -224,7 +224,7 @@ def test_after_a_refresh_everything_waits(name: str) -> None:
         (["currents.IDD4W_mA=100"], ["currents.IDD4W_mA: IDD4W_mA = 100.0 is below IDD3N_mA = 142.0"]),
         (["currents.IDD5B_mA=100"], ["currents.IDD5B_mA: IDD5B_mA = 100.0 is below IDD3N_mA = 142.0"]),
         (["currents.VDD_V=0"], ["currents.VDD_V: should be greater than 0, not 0"]),
-        (["timing.nRP=0"], ["timing.nRP: should be greater than or equal to 1, not 0"]),
+        (["timing.nRP=-1"], ["timing.nRP: should be greater than or equal to 0, not -1"]),
         (["rows=0"], ["rows: should be greater than or equal to 1, not 0"]),
         (
             ["timing.nREFI=600"],
@@ -257,31 +257,33 @@ def test_after_a_refresh_everything_waits(name: str) -> None:
             ],
         ),
         (
-            ["constraints.row_open.0=rank"],
-            ["constraints.row_open.level: should be 'channel', 'bankgroup' or 'bank', not 'rank'"],
+            ["constraints.row_open.0=node"],
+            [
+                "constraints.row_open.level: should be 'channel', 'pseudochannel', 'rank', 'stack_id', "
+                "'bankgroup' or 'bank', not 'node'"
+            ],
         ),
         (
             ["constraints.row_open=[bank]"],
             [
-                "constraints.row_open: a rule is [level, [before], [after], minimum] or has a window as "
-                "fifth item; "
-                "this one has 1"
+                "constraints.row_open: a rule is [level, [before], [after], minimum] or has a window or the word "
+                "siblings as fifth item; this one has 1"
             ],
         ),
         (
             ["commands.REFab.meaning=read"],
-            ["refresh.policy: 'all_bank' needs a command of the meaning 'refresh' that addresses a channel"],
+            ["refresh.policy: 'all_bank' needs a command of the meaning 'refresh' that addresses a whole level"],
         ),
         (
             ["commands.ACT.meaning=read"],
             ["refresh.policy: 'all_bank' needs a command of the meaning 'activate' that addresses a bank"],
         ),
         (
-            ["timing.nRC=38", "timing.nFAW=5", "currents.IDD0_mA=1"],
+            ["timing.nRC=37", "timing.nFAW=5", "currents.IDD0_mA=1"],
             [
                 "currents.IDD0_mA: IDD0_mA = 1.0 is below IDD2N_mA = 92.0",
                 "timing.nFAW: nFAW = 5 is below nRRD = 6",
-                "timing.nRC: nRC = 38 is below nRAS + nRP = 27 + 12 = 39",
+                "timing.nRC: nRC = 37 is below nRAS + nRP = 27 + 12 = 39",
             ],
         ),
     ],
@@ -293,10 +295,11 @@ def test_what_cannot_be_true(overrides: list[str], messages: list[str]) -> None:
     assert [line.split(": ", 1)[1] for line in lines] == messages
 
 
-def test_derived_symbols_cannot_be_given() -> None:
-    timing = small()["timing"] | {"nBL": 2}
-    with pytest.raises(ValueError, match="nBL is derived, not given"):
-        Dram.model_validate(small(timing=timing))
+def test_a_burst_may_be_given_and_the_time_of_a_mac_not() -> None:
+    timing = small()["timing"]
+    assert Dram.model_validate(small(timing=timing | {"nBL": 7})).nBL == 7
+    with pytest.raises(ValueError, match="nMAC is derived, not given"):
+        Dram.model_validate(small(timing=timing | {"nMAC": 7}))
 
 
 def test_a_refresh_needs_its_times() -> None:

@@ -75,14 +75,14 @@ def test_mac_interval(name: str, overrides: list[str], nMAC: int) -> None:
             "energy.standby_shared_fraction=2",
             "energy.standby_shared_fraction: should be less than or equal to 1, not 2",
         ),
-        ("dram.timing.nRP=-3", "dram.timing.nRP: should be greater than or equal to 1, not -3"),
-        ("dram.timing.nRP=13", None),
+        ("dram.timing.nRP=-3", "dram.timing.nRP: should be greater than or equal to 0, not -3"),
+        ("dram.timing.nRP=14", None),
     ],
 )
 def test_complaints(override: str, message: str | None) -> None:
     if message is None:
         # The finding stands where the other number does: in the file, not in the override.
-        assert complaint(override).endswith("dram.timing.nRC: nRC = 39 is below nRAS + nRP = 27 + 13 = 40")
+        assert complaint(override).endswith("dram.timing.nRC: nRC = 39 is below nRAS + nRP = 27 + 14 = 41")
     else:
         column = override.index("=") + 2
         assert complaint(override) == f"-o {override}:1:{column}: {message}"

@@ -148,13 +148,16 @@ def test_every_rule_to_the_clock(name: str, before: str, after: str) -> None:
     rule = DRAM.constraints[name].model_copy(update={"before": [before], "after": [after]})
     dram = only(rule)
     # A rule of the channel holds between different banks, too, and one of the banks does not.
-    single = {DRAM.commands[before].target, DRAM.commands[after].target} == {"bank"}
+    targets = {DRAM.commands[before].target, DRAM.commands[after].target}
+    single = targets == {"bank"}
     for bank in (0, 3, 15) if rule.level == "channel" and single else (0,):
         records = pair(before, after, bank, GAP)
         assert check(dram, SYMBOLS, make(dram, records), partial=True) == []
         records = pair(before, after, bank, GAP - 1)
         found = check(dram, SYMBOLS, make(dram, records), partial=True)
         text = f"{GAP}: {after} at {999 + GAP} comes {GAP - 1} clocks after {before} at 1000, {GAP} needed"
+        # Of all banks that a rule and a command concern, the one is named where something happened.
+        text += " in bank 0" if rule.level == "bank" and "bank" in targets else ""
         assert found == [Violation(len(records), 999 + GAP, 0, after, "rule", text)]
     if rule.level == "bank" and single:
         records = pair(before, after, 3, 1)
@@ -219,7 +222,7 @@ def test_the_latest_of_several_commands_is_named() -> None:
     assert broken(*rules) == ["row_close"]
     trace = make(DRAM, [Record(*rule) for rule in rules])
     assert check(DRAM, SYMBOLS, trace, partial=True)[0].message == (
-        "nRP: ACT at 41 comes 11 clocks after PREA at 30, 12 needed"
+        "nRP: ACT at 41 comes 11 clocks after PREA at 30, 12 needed in bank 0"
     )
 
 

@@ -237,3 +237,44 @@ def test_other_extensions(tmp_path: Path) -> None:
             act(tmp_path / "t.txt")
     with pytest.raises(InputError, match="cannot be written: No such file or directory"):
         write(tmp_path / "nowhere" / "t.csv", from_log(DRAM, 3, LOG))
+
+
+# --- more levels than a bank group ---------------------------------------------------------------------
+
+
+def test_columns_of_the_whole_tree(tmp_path: Path) -> None:
+    update = {"pseudochannels": 2, "stack_ids": 2, "bankgroups": 2, "banks_per_bankgroup": 2}
+    commands = DRAM.commands | {
+        "REFab": DRAM.commands["REFab"].model_copy(update={"target": "pseudochannel"})
+    }
+    dram = DRAM.model_copy(update={**update, "commands": commands})
+    log = np.array(
+        [
+            [0, IDS["ACT"], 15, 9, -1],
+            [1, IDS["ACT"], 4, 9, -1],
+            [9, IDS["PREA"], 0, -1, -1],
+            [9, IDS["REFab"], 1, -1, -1],
+        ]
+    )
+    path = tmp_path / "t.csv"
+    write(path, from_log(dram, 0, log))
+    body = [
+        "0,ACT,0,1,1,1,1,9,-1",
+        "1,ACT,0,0,1,0,0,9,-1",
+        "9,PREA,0,-1,-1,-1,-1,-1,-1",
+        "9,REFab,0,1,-1,-1,-1,-1,-1",
+    ]
+    assert path.read_text().splitlines() == [HEADER, *body]
+    assert lines(read(path, dram)) == lines(from_log(dram, 0, log))
+    # A rank among several is named by its first stack ID, and where there is just one of both, it is 0.
+    for ranks, stack_ids, column in ((2, 2, 2), (2, 1, 1), (1, 2, -1), (1, 1, 0)):
+        whole = commands | {"REFab": DRAM.commands["REFab"].model_copy(update={"target": "rank"})}
+        tree = {"ranks": ranks, "stack_ids": stack_ids, "commands": whole}
+        trace = from_log(dram.model_copy(update=tree), 0, np.array([[0, IDS["REFab"], ranks - 1, -1, -1]]))
+        assert (trace.pseudochannel.tolist(), trace.rank.tolist()) == ([0], [column])
+    path.write_text(path.read_text().replace("0,ACT,0,1,1", "0,ACT,0,2,1"))
+    with pytest.raises(InputError, match=r"2:9: pseudochannel: 2 is out of range \(-1 to 1\)"):
+        read(path, dram)
+    path.write_text(path.read_text().replace("0,ACT,0,2,1", "0,ACT,0,1,2"))
+    with pytest.raises(InputError, match=r"2:11: rank: 2 is out of range \(-1 to 1\)"):
+        read(path, dram)
