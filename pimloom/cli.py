@@ -41,6 +41,7 @@ PIPE_COLUMNS = 110
 CLASSES = {
     "arch": ("pimloom.arch.machine", "Arch"),
     "dram": ("pimloom.arch.dram", "Dram"),
+    "memory": ("pimloom.arch.memory", "Memory"),
     "model": ("pimloom.workloads.model", "Model"),
     "measured": ("pimloom.reports.baselines", "Measured"),
     "processors": ("pimloom.reports.baselines", "Processors"),
@@ -504,11 +505,75 @@ def check(
         raise typer.Exit(BAD_INPUT)
 
 
+@app.command(epilog="Example: pimloom dram ddr4_3200 requests.txt.gz --commands commands.csv")
+def dram(
+    memory: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            help="DRAM or memory, by shipped name or YAML, or a configuration of the DRAM reference data.",
+        ),
+    ],
+    requests: Annotated[
+        Path,
+        typer.Argument(
+            metavar="REQUESTS",
+            help="Request trace, plain or gzip: `cycle,op,address` rows, or of DRAMsim3 or Ramulator.",
+        ),
+    ],
+    commands: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the commands: .csv, .csv.gz or .parquet."),
+    ] = None,
+    max_commands: Annotated[
+        int | None,
+        typer.Option(min=0, help="Write no more commands than this; all are simulated and counted."),
+    ] = None,
+    controller: Annotated[
+        str,
+        typer.Option(metavar="MEMORY", help="For a DRAM: shipped memory whose controller stands before it."),
+    ] = "ramulator2",
+    wrap: Annotated[
+        bool, typer.Option("--wrap", help="Take addresses beyond the memory modulo its size.")
+    ] = False,
+    override: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Simulate a request trace on one channel of a memory, command for command."""
+    from pimloom.arch.memory import load_memory
+    from pimloom.memory import run_requests
+    from pimloom.sim.controller import StuckError
+
+    described, _ = load_memory(memory, override or (), controller)
+    if commands:
+        _check_folder(commands.parent)
+    _announce_compilation()
+    try:
+        with _busy(f"simulating {requests}"):
+            result = run_requests(described, requests, commands, max_commands, wrap)
+    except StuckError as error:
+        typer.echo(f"{requests}: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+    if json:
+        _print_json(result)
+        return
+    from rich.console import Console
+
+    from pimloom.reports.memory import print_memory
+
+    print_memory(result, Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS))
+    if commands:
+        typer.echo(f"commands: {commands}")
+
+
 @app.command("check-trace", epilog="Example: pimloom check-trace pim-gpt trace.parquet")
 def check_trace(
     memory: Annotated[
         str,
-        typer.Argument(metavar="ARCH|CONFIG", help="Machine or memory, by shipped name or YAML."),
+        typer.Argument(
+            metavar="ARCH|CONFIG",
+            help="Machine, DRAM or memory, by shipped name or YAML, or a configuration of the DRAM reference data.",
+        ),
     ],
     commands: Annotated[Path, typer.Argument(metavar="COMMANDS", help=".csv, .csv.gz or .parquet")],
     partial: Annotated[bool, typer.Option("--partial", help="The trace may end anywhere.")] = False,
@@ -522,12 +587,15 @@ def check_trace(
     from pimloom.traces import check as rules
     from pimloom.traces import io
 
-    described, document = _load(memory, override, ("arch", "dram"))
-    dram: Dram = described.dram if document.kind == "arch" else described
+    described, document = _load(memory, override, ("arch", "dram", "memory"))
+    dram: Dram = described if document.kind == "dram" else described.dram
     symbols = described.symbols if isinstance(described, Arch) else dram.symbols({})
     found = io.read(commands, dram)
+    # A PIM program closes what it opens and uses every channel; requests leave rows open, and channels idle.
+    is_plain = document.kind == "memory" or not any(c.meaning == "mac" for c in dram.commands.values())
+    channels = set(found.channel.tolist()) if is_plain else None
     with _busy(f"checking {len(found)} commands"):
-        violations = rules.check(dram, symbols, found, partial)
+        violations = rules.check(dram, symbols, found, partial, channels, rows_may_stay_open=is_plain)
     if json:
         _print_json(
             {
@@ -553,7 +621,7 @@ def check_trace(
 @app.command("list", epilog="Example: pimloom list models")
 def list_shipped(
     what: Annotated[
-        Literal["models", "archs", "dram", "sweeps", "baselines"] | None,
+        Literal["models", "archs", "dram", "memories", "sweeps", "baselines"] | None,
         typer.Argument(help="Only these."),
     ] = None,
 ) -> None:
@@ -561,7 +629,13 @@ def list_shipped(
     from pimloom.arch.document import shipped
     from pimloom.reports.baselines import measured, processors
 
-    for heading, kind in (("models", "model"), ("archs", "arch"), ("dram", "dram"), ("sweeps", "sweep")):
+    for heading, kind in (
+        ("models", "model"),
+        ("archs", "arch"),
+        ("dram", "dram"),
+        ("memories", "memory"),
+        ("sweeps", "sweep"),
+    ):
         if what in (None, heading):
             names = {name: _load(name, kinds=(kind,))[0].description for name in shipped(kind)}
             _print_names(heading, names, what is None)
@@ -713,6 +787,7 @@ def _load(
     from importlib import import_module
 
     from pimloom.arch.document import InputError, load
+    from pimloom.arch.memory import load_memory
     from pimloom.workloads.model import load_model
 
     kind = _kind(name, kinds)
@@ -720,6 +795,8 @@ def _load(
         raise InputError(f"{name}: its kind is {kind!r}, wanted is {' or '.join(map(repr, kinds))}")
     if kind == "model":
         return load_model(name, overrides or ())
+    if kind == "memory":
+        return load_memory(name, overrides or ())
     module, of_kind = CLASSES[kind]
     cls: type[BaseModel] = getattr(import_module(module), of_kind)
     return load(cls, kind, name, overrides or ())

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from pimloom.arch.reference import is_reference
 from pimloom.arch.tree import (
     ConflictError,
     Findings,
@@ -436,7 +437,7 @@ def validate(
 
 
 def kind_of(path: str) -> str:
-    """The `kind:` of a file.
+    """The `kind:` of a file; a configuration of the DRAM reference data is a memory.
 
     Raises InputError if the file cannot be read or its kind is none of `pimloom.configs.FOLDERS`.
     """
@@ -445,6 +446,8 @@ def kind_of(path: str) -> str:
     assert isinstance(root.value, dict)
     node = root.value.get("kind")
     kinds = ", ".join(FOLDERS)
+    if is_reference(root):
+        return "memory"
     if node is None:
         findings.add(root.key_place, ("kind",), f"missing; it should be one of {kinds}")
     elif node.value not in tuple(FOLDERS):

@@ -101,7 +101,7 @@ class Decoder(NamedTuple):
 
 
 class Memory(Description):
-    """A DRAM with its controller, as the YAML says it."""
+    """One channel of a DRAM with its controller, as the YAML says it."""
 
     kind: Literal["memory"]
     dram: Dram
@@ -110,8 +110,8 @@ class Memory(Description):
 
     @property
     def capacity_B(self) -> int:
-        """Bytes of all channels."""
-        return self.dram.channels * self.dram.channel_capacity_B
+        """Bytes of the one channel that requests go to."""
+        return self.dram.channel_capacity_B
 
     @property
     def peak_Bps(self) -> float:
@@ -194,8 +194,6 @@ class Memory(Description):
 
     def _commands(self) -> Iterator[tuple[Keys, str]]:
         dram = self.dram
-        if dram.channels > 1:
-            yield ("dram", "channels"), f"{dram.channels}, but requests are simulated on one channel so far"
         split = dram.find("activate_first", "bank") is not None
         wanted = ["precharge", "read", "write"]
         wanted += ["activate_first", "activate_second", "sync_read", "sync_write"] if split else ["activate"]

@@ -235,8 +235,8 @@ def _ramulator2(config: Ramulator2) -> list[_Entry]:
                 )
                 if not before or not after:
                     continue
-                rule = [TREE_LEVELS.get(level, level), before, after, str(minimum)]
-                rule += ["siblings"] if on == "siblings" else [window]
+                last = on if on == "siblings" else window
+                rule = [TREE_LEVELS.get(level, level), before, after, str(minimum), last]
             case _:
                 rule = row
         entries.append((f"dram.constraints.row_{i + 1:02}", rule, ("timing_constraints", i)))

@@ -1,18 +1,14 @@
-"""A log of commands as the rows of a CSV trace, byte for byte what `traces.io` writes, and as columns."""
+"""A log of commands as the rows of a CSV trace, byte for byte what `traces.io` writes."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pimloom.arch.dram import Dram
-from pimloom.arch.dram_checks import LEVELS
 from pimloom.sim.jit import kernel
-from pimloom.traces.io import CommandTrace
+from pimloom.traces.io import from_log
 
-I4 = npt.NDArray[np.int32]
 I8 = npt.NDArray[np.int64]
 U1 = npt.NDArray[np.uint8]
 
@@ -28,13 +24,19 @@ class CommandText:
     """
 
     def __init__(self, dram: Dram, channel: int = 0) -> None:
-        places = _places(dram)
-        names = np.repeat(dram.command_names, np.diff(places.first))
+        nodes = [dram.nodes(command.target) for command in dram.commands.values()]
+        first = np.cumsum([0, *nodes], dtype=np.int64)
+        # A command at every node that it can address, in the order of their flat index.
+        every = np.zeros((first[-1], 5), np.int64)
+        every[:, 1] = np.repeat(np.arange(len(nodes)), nodes)
+        every[:, 2] = np.arange(first[-1]) - first[every[:, 1]]
+        trace = from_log(dram, channel, every)
+        fields = (trace.pseudochannel, trace.rank, trace.bankgroup, trace.bank)
         middles = [
-            f",{name},{channel},{','.join(map(str, node))},".encode()
-            for name, node in zip(names.tolist(), places.nodes.tolist(), strict=True)
+            f",{trace.commands[command]},{channel},{pseudochannel},{rank},{bankgroup},{bank},".encode()
+            for command, pseudochannel, rank, bankgroup, bank in zip(trace.command, *fields, strict=True)
         ]
-        self._first = places.first
+        self._first = first
         self._start = np.cumsum([0, *map(len, middles)], dtype=np.int64)
         self._middle = np.frombuffer(b"".join(middles), np.uint8)
         self._row_B = max(map(len, middles)) + 3 * MAX_DIGITS + len(",\n")
@@ -46,54 +48,6 @@ class CommandText:
             self._out = np.empty(n * self._row_B, np.uint8)
         size = _write_rows(log, n, self._first, self._start, self._middle, self._out)
         return self._out[:size].data
-
-
-def columns(dram: Dram, log: I8, channel: int = 0) -> CommandTrace:
-    """Return the log of one channel, i8[n, 5] as of `CommandText`, as a trace."""
-    places = _places(dram)
-    pseudochannel, rank, bankgroup, bank = places.nodes[places.first[log[:, 1]] + log[:, 2]].T.copy()
-    return CommandTrace(
-        tuple(dram.commands),
-        log[:, 0].copy(),
-        log[:, 1].astype(np.int32),
-        np.full(len(log), channel, np.int32),
-        pseudochannel,
-        rank,
-        bankgroup,
-        bank,
-        log[:, 3].astype(np.int32),
-        log[:, 4].astype(np.int32),
-    )
-
-
-class _Places(NamedTuple):
-    """What the address columns of every command say at every node that it can address.
-
-    first: i8[C+1]  nodes of command c: first[c] .. first[c+1], in the order of their flat index
-    nodes: i4[n, 4] pseudo-channel, rank, bank group, bank
-    """
-
-    first: I8
-    nodes: I4
-
-
-def _places(dram: Dram) -> _Places:
-    nodes = [_nodes(dram, LEVELS.index(command.target)) for command in dram.commands.values()]
-    return _Places(np.cumsum([0, *map(len, nodes)], dtype=np.int64), np.concatenate(nodes))
-
-
-def _nodes(dram: Dram, depth: int) -> I4:
-    """Return what a trace says of each node of a level: -1 for all of several; of banks, for all of any."""
-    shape = dram.counts[: depth + 1]
-    at = dict(zip(LEVELS, np.unravel_index(np.arange(np.prod(shape)), shape), strict=False))
-    pseudochannel, rank, stack_id = (
-        at.get(level, -1 if count > 1 else 0)
-        for level, count in zip(LEVELS[1:4], dram.counts[1:4], strict=True)
-    )
-    # Stack IDs have no column of their own; they count on below the rank.
-    rank = np.where(np.minimum(rank, stack_id) < 0, -1, rank * dram.stack_ids + stack_id)
-    given = (pseudochannel, rank, at.get("bankgroup", -1), at.get("bank", -1))
-    return np.stack(np.broadcast_arrays(*given, at["channel"])[:4], axis=1).astype(np.int32)
 
 
 @kernel

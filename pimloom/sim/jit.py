@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 
@@ -33,15 +33,18 @@ def is_cold() -> bool:
 numba.config.CACHE_DIR = _cache_folder()  # type: ignore[attr-defined, unused-ignore]
 
 
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
+
+
 def kernel(function: F) -> F:
     """Compile `function` to machine code on first use; integers only, so no fast-math flags.
 
     A kernel works on arrays that its caller owns and makes none: counting the references to them would take
     nine tenths of the time of a kernel that is made of many small functions.
     """
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function))
+    return cast(F, numba.njit(cache=True, **_OPTIONS)(function))
 
 
 def inlined(function: F) -> F:
     """Compile a step of a kernel's inner loop into the kernels that call it."""
-    return cast(F, numba.njit(forceinline=True, nogil=True, error_model="numpy", _nrt=False)(function))
+    return cast(F, numba.njit(forceinline=True, **_OPTIONS)(function))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pimloom.arch.expression import evaluate
 from pimloom.arch.memory import Memory
 from pimloom.arch.rules import Rules, compile_rules
+from pimloom.sim.controller import ENDED, FULL, MORE, Batch, Outcome, StuckError
 from pimloom.sim.jit import inlined, kernel
 from pimloom.sim.timing import ready_at, ready_at_node, stamp, stamp_node
 
@@ -24,9 +25,9 @@ NEVER = 1 << 61
 MOST_DUE = 1568
 """Refreshes that may wait; Ramulator's."""
 
-MORE, FULL, ENDED, STUCK, PILED = range(5)
-"""Why the kernel returns: it needs the next requests; the log or the list of long latencies is full; all is done;
-nothing can ever happen; more refreshes are due than the queue holds."""
+STUCK, PILED = 3, 4
+"""Why the kernel returns, beside MORE, FULL (also where the list of long latencies is full) and ENDED: nothing can
+ever happen; more refreshes are due than their queue holds."""
 
 READS, WRITES, ACTIVE = range(3)
 """Where a request waits: in one of the queues, or, once its row has been opened for it, at its bank."""
@@ -105,17 +106,16 @@ class State(NamedTuple):
 
 (CLOCK, NEXT, DRAINING, LAST_DATA, FREE, DUE_FIRST, DUE_COUNT, TICK, BASE, TURN, STAGE, N_READS, N_WRITES, N_ACTIVE,
  EDGE, EDGE_BANK, EDGE_SCOPE, EDGE_ALL, SYNCED, SYNC_UNTIL, HALF, DEADLINE, LATE, LOGGED, LAST_COMMAND,
- HITS, MISSES, CONFLICTS, FORWARDED, MERGED, ACCEPTED, LAST_ACCEPTED, READ, LATENCY_SUM, LATENCY_MAX,
- WAKE, SCALARS) = range(37)  # fmt: skip
+ HITS, MISSES, CONFLICTS, FORWARDED, MERGED, ACCEPTED, READ, WAKE, SCALARS) = range(34)  # fmt: skip
 """Scalars of the state.
 
-CLOCK: loop iteration, whose commands carry this + 1; NEXT: next request of the chunk; DRAINING: writes have the bus;
-LAST_DATA: end of the last data of a read; FREE: first of the free places; DUE_...: of the ring of refreshes; TICK:
-clock of the next refresh, BASE: the multiple of the interval that it belongs to, TURN: bank or set that it is for, STAGE:
-pseudo-channels of the set that have theirs; N_...: lengths of the lists; EDGE...: the half clock at which a precharge
-may not follow the last row command, and where; SYNCED: request whose data clock was started, or -1; SYNC_UNTIL: clock
-at which the data clock stops; HALF: request whose row is half open, or -1, and its DEADLINE; WAKE: earliest clock at
-which something that waits may happen."""
+CLOCK: loop iteration, whose commands carry this + 1; NEXT: next request of the chunk; DRAINING: writes have the
+bus; LAST_DATA: end of the last data of a read; FREE: first of the free places; DUE_...: of the ring of refreshes;
+TICK: clock of the next refresh, BASE: the multiple of the interval that it belongs to, TURN: bank or set that it is
+for, STAGE: pseudo-channels of the set that have theirs; N_...: lengths of the lists; EDGE...: the half clock at
+which a precharge may not follow the last row command, and where; SYNCED: request whose data clock was started, or
+-1; SYNC_UNTIL: clock at which the data clock stops; HALF: request whose row is half open, or -1, and its DEADLINE;
+WAKE: earliest clock at which something that waits may happen."""
 
 
 @kernel
@@ -260,7 +260,6 @@ def _accept(
             _wait(setup, state, write, bank)
     if taken:
         s[ACCEPTED] += 1
-        s[LAST_ACCEPTED] = c
     return taken
 
 
@@ -268,8 +267,6 @@ def _accept(
 def _note_latency(state: State, latency: int) -> None:
     s = state.scalars
     s[READ] += 1
-    s[LATENCY_SUM] += latency
-    s[LATENCY_MAX] = max(s[LATENCY_MAX], latency)
     if latency < len(state.latencies):
         state.latencies[latency] += 1
     else:
@@ -284,7 +281,8 @@ def _wait(setup: Setup, state: State, queue: int, bank: int) -> None:
     hit = 2 * queue * len(state.banks) + bank
     other = hit + len(state.banks)
     when[hit] = NEVER
-    if who[hit] >= 0:
+    # A row that its first access closes is for the request that it was opened for.
+    if who[hit] >= 0 and not setup.closes:
         when[hit] = state.soonest[2 * queue] = 0
     row = state.banks[bank, OPEN]
     when[other] = NEVER
@@ -676,6 +674,57 @@ def _open_fully(setup: Setup, rules: Rules, state: State, log: I8, t: int) -> No
 
 
 # --- the beginning ------------------------------------------------------------------------------------------
+
+
+class Ramulator2:
+    """A channel behind a controller whose scheduler is `fr_fcfs` or `fr_fcfs_row_hit`; see `controller.Controller`."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.rules, self.setup, self.state = begin(memory)
+        self._late: list[I8] = []
+
+    def feed(self, batch: Batch, is_last: bool, log: I8) -> tuple[int, int]:
+        """See `Controller.feed`."""
+        s = self.state.scalars
+        s[LOGGED] = 0
+        reason = run(self.rules, self.setup, self.state, *batch, is_last, log)
+        self._late.append(self.state.late[: s[LATE]].copy())
+        s[LATE] = 0
+        clock = s[CLOCK] + 1
+        if reason == PILED:
+            raise StuckError(
+                f"at clock {clock}: more than {MOST_DUE} refreshes are due; they come faster than they end"
+            )
+        if reason == STUCK:
+            raise StuckError(f"at clock {clock}: requests wait for a command that can never issue")
+        if reason == MORE:
+            s[NEXT] = 0
+        return int(reason), int(s[LOGGED])
+
+    def outcome(self) -> Outcome:
+        """See `Controller.outcome`."""
+        state, s = self.state, self.state.scalars
+        late, late_count = np.unique(np.concatenate([np.empty(0, np.int64), *self._late]), return_counts=True)
+        early = np.flatnonzero(state.latencies)
+        active = state.open_banks[:, 2] + np.where(
+            state.open_banks[:, 0], s[CLOCK] + 1 - state.open_banks[:, 1], 0
+        )
+        return Outcome(
+            cycles=int(s[CLOCK]),
+            busy_cycles=int(s[CLOCK]),
+            commands=state.counts,
+            reads=int(s[READ]),
+            writes=int(s[ACCEPTED] - s[READ]),
+            forwarded=int(s[FORWARDED]),
+            coalesced=int(s[MERGED]),
+            shared=0,
+            row_hits=int(s[HITS]),
+            row_misses=int(s[MISSES]),
+            row_conflicts=int(s[CONFLICTS]),
+            latency=np.concatenate([early, late]),
+            latency_count=np.concatenate([state.latencies[early], late_count]),
+            active_cycles=active,
+        )
 
 
 def begin(memory: Memory) -> tuple[Rules, Setup, State]:

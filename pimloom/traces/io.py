@@ -130,12 +130,13 @@ def write(path: Path | str, trace: CommandTrace) -> None:
     form = form_of(Path(path))
     try:
         with Path(path).open("wb") as file:
-            form.write(_table(trace), file)
+            form.write(table_of(trace), file)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def _table(trace: CommandTrace) -> Any:
+def table_of(trace: CommandTrace) -> Any:
+    """Return a trace as a table of pyarrow, with the columns of the files."""
     import pyarrow as pa
 
     columns = {field: pa.array(getattr(trace, field)) for field in FIELDS}

@@ -272,7 +272,9 @@ def test_after_a_refresh_everything_waits(name: str) -> None:
         ),
         (
             ["commands.REFab.meaning=read"],
-            ["refresh.policy: 'all_bank' needs a command of the meaning 'refresh' that addresses a whole level"],
+            [
+                "refresh.policy: 'all_bank' needs a command of the meaning 'refresh' that addresses a whole level"
+            ],
         ),
         (
             ["commands.ACT.meaning=read"],

@@ -103,6 +103,7 @@ class Naive:
         self.counts: Counter[str] = Counter()
         self.active = [0] * self.ranks
         self.last_done = -1
+        self.last_progress = 0
         self.end: int | None = None
 
     # ---- device
@@ -132,7 +133,10 @@ class Naive:
         for other, bank in enumerate(self.banks):
             if other == b:
                 self._wait(bank, command, "bank")
-            if other // self.rank_banks != rank:
+                # Once its row is closed, the bank waits for the activate.
+                if command not in ("PRE", "RDA", "WRA"):
+                    self._wait(bank, command, "group")
+            elif other // self.rank_banks != rank:
                 self._wait(bank, command, "other")
             elif other // self.group_banks == b // self.group_banks:
                 self._wait(bank, command, "group")
@@ -164,19 +168,24 @@ class Naive:
         is_write, address = bool(request[1]), request[2:]
         queue = self.writing if is_write and not self.unified else self.reading
         if len(queue) >= self.entries:
+            self.counts["stalls"] += 1
             return False
-        self.counts["last_accept"] = self.clock
+        self.counts["writes" if is_write else "reads"] += 1
         if is_write:
+            self.counts["merged"] += address in self.pending_writes
             if address not in self.pending_writes:
                 self.pending_writes.add(address)
                 queue.append((True, address))
         elif address in self.pending_writes:
+            self.counts["forwarded"] += 1
             self.latencies[1] += 1
         else:
+            self.counts["shared"] += address in self.pending_reads
             self.pending_reads.setdefault(address, []).append(self.clock)
             if len(self.pending_reads[address]) == 1:
                 queue.append((False, address))
         self.last_done = max(self.last_done, self.clock + 1)
+        self.last_progress = self.clock
         return True
 
     def move(self) -> None:
@@ -252,6 +261,7 @@ class Naive:
                     self.finish(is_write, address)
                 row, column = address[1:] if is_column else (address[1], -1) if command == "ACT" else (-1, -1)
                 self.issue(command, address[0], row, column)
+                self.last_progress = self.clock
                 return command
         return None
 
@@ -282,14 +292,14 @@ class Naive:
         self.move()
         self.clock += 1
 
-    def run(self, rows: int | None = None) -> None:
-        """Run to the end, or until so many commands have been issued."""
+    def run(self, rows: float = float("inf"), cycles: float = float("inf")) -> None:
+        """Run to the end, or until so many commands have been issued or cycles have passed."""
         head = 0
         while self.end is None or self.clock < self.end:
             if head < len(self.requests) and self.requests[head][0] <= self.clock:
                 head += self.offer(self.requests[head])
             self.cycle()
-            if rows is not None and len(self.log) >= rows:
+            if len(self.log) >= rows or self.clock >= cycles:
                 return
             if self.end is None and head == len(self.requests) and not self.pending_reads:
                 self.end = self.last_done + 1 + self.tail
