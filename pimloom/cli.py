@@ -682,9 +682,9 @@ def explain(
     from fnmatch import fnmatchcase
 
     from pimloom.arch.tree import InputError, did_you_mean
-    from pimloom.reports.definitions import COLUMNS, definitions
+    from pimloom.reports.definitions import COLUMNS, definitions, request_keys
 
-    known = definitions() | COLUMNS
+    known = definitions() | COLUMNS | request_keys()
     found = {
         name: meaning
         for name, meaning in known.items()

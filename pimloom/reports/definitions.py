@@ -38,8 +38,17 @@ COLUMNS = {
 
 def definitions() -> dict[str, Definition]:
     """Return key (dotted; `*` = any) -> unit and meaning, for every figure of the summary."""
+    return _table(_GLOSSARY)
+
+
+def request_keys() -> dict[str, Definition]:
+    """Return the same for the figures of `pimloom dram --json`, as keys below `dram`."""
+    return _table(_REQUESTS)
+
+
+def _table(glossary: str) -> dict[str, Definition]:
     table: dict[str, Definition] = {}
-    for line in _GLOSSARY.strip().replace("\n    ", " ").splitlines():
+    for line in glossary.strip().replace("\n    ", " ").splitlines():
         key, unit, text = line.split(" | ")
         table[key] = Definition("" if unit == "-" else unit, text)
     return table
@@ -139,4 +148,59 @@ simulator.host | - | name of the computer
 simulator.python | - | version of Python
 simulator.numba | - | version of Numba
 simulator.version | - | version of pimloom
+"""
+
+_REQUESTS = """
+dram.memory | - | name of the memory: DRAM, address mapping and controller
+dram.dram | - | name of its DRAM
+dram.scheduler | - | how the controller chooses: fr_fcfs, fr_fcfs_row_hit or round_robin
+dram.page | - | open, or closed: every access closes its row
+dram.channels_simulated | - | the requests are those of one channel, however many the DRAM has
+dram.clock_Hz | Hz | clock that cycles are counted in; for HBM3 twice the command clock
+dram.requests | - | requests of the trace
+dram.reads | - | of these, reads
+dram.writes | - | of these, writes
+dram.cycles | clocks | clocks simulated
+dram.busy_cycles | clocks | clocks until the last request was done; round_robin goes on for its tail
+dram.busy_time_ns | ns | the same
+dram.commands.* | - | commands of this name issued in the whole run
+dram.commands_total | - | commands issued in the whole run
+dram.trace_crc32 | - | CRC-32 (zlib) of all rows of the command trace as CSV text, each with its line end, without
+    the header; 8 hexadecimal digits
+dram.bandwidth_GBps | GB/s | bytes of all requests over the busy time, 1e9 bytes a second
+dram.bandwidth_peak_GBps | GB/s | bytes over the channel's pins if they never rest
+dram.bandwidth_share | - | achieved over peak bandwidth
+dram.read_latency_sum_cycles | clocks | sum over all reads, from acceptance by the controller to the end of data
+dram.read_latency_mean_cycles | clocks | mean over all reads; null = there were none
+dram.read_latency_p50_cycles | clocks | the smallest latency that half of the reads do not exceed
+dram.read_latency_p90_cycles | clocks | the same for 90 % of the reads
+dram.read_latency_p99_cycles | clocks | the same for 99 % of the reads
+dram.read_latency_p99_9_cycles | clocks | the same for 99.9 % of the reads
+dram.read_latency_max_cycles | clocks | the longest
+dram.read_latency_mean_ns | ns | as in clocks
+dram.read_latency_p50_ns | ns | as in clocks
+dram.read_latency_p90_ns | ns | as in clocks
+dram.read_latency_p99_ns | ns | as in clocks
+dram.read_latency_p99_9_ns | ns | as in clocks
+dram.read_latency_max_ns | ns | as in clocks
+dram.row_hits | - | fr_fcfs: requests whose first command was their access; round_robin: accesses to a row that had
+    served one since its activate
+dram.row_misses | - | fr_fcfs: requests whose first command was an activate; round_robin: accesses that were neither
+    hits nor conflicts
+dram.row_conflicts | - | fr_fcfs: requests whose first command was a precharge; round_robin: precharges for requests
+dram.row_hit_share | - | hits over hits, misses and conflicts
+dram.reads_forwarded | - | reads that were answered from a waiting write
+dram.reads_shared | - | reads that were answered by the access of a waiting read of the same address
+dram.writes_coalesced | - | writes that were merged with a waiting write to the same address
+dram.rank_active_cycles | clocks | clocks with an open bank, of each rank of each pseudo-channel
+dram.energy.act_pJ | pJ | activates with their precharges, over standby; all devices of all ranks; energy is null
+    where the currents are not known
+dram.energy.read_pJ | pJ | reads, over standby, without pins
+dram.energy.write_pJ | pJ | writes, over standby, without pins
+dram.energy.refresh_pJ | pJ | all-bank refreshes, over standby
+dram.energy.refresh_bank_pJ | pJ | refreshes of single banks, over standby; null = IDD5PB is not known
+dram.energy.active_standby_pJ | pJ | standby of ranks with an open bank
+dram.energy.precharge_standby_pJ | pJ | standby of ranks with all banks closed
+dram.energy.total_pJ | pJ | the sum
+dram.energy.average_power_mW | mW | the sum over all clocks simulated
 """

@@ -143,7 +143,8 @@ class Dramsim3:
         """See `Controller.outcome`; row hits and conflicts are counters of the state, misses the other accesses."""
         state, c = self.state, self.state.counters
         latency = np.flatnonzero(state.latencies)
-        hits = int(c[READ_HITS] + c[WRITE_HITS])
+        hits, conflicts = int(c[READ_HITS] + c[WRITE_HITS]), int(c[CONFLICTS])
+        accesses = int(state.counts[self.setup.rd] + state.counts[self.setup.wr])
         return Outcome(
             cycles=int(c[CYCLES]),
             busy_cycles=int(state.scalars[DONE] + 1),
@@ -154,8 +155,8 @@ class Dramsim3:
             coalesced=int(c[MERGED]),
             shared=int(c[SHARED]),
             row_hits=hits,
-            row_misses=int(state.counts[self.setup.rd] + state.counts[self.setup.wr]) - hits,
-            row_conflicts=int(c[CONFLICTS]),
+            row_misses=max(0, accesses - hits - conflicts),
+            row_conflicts=conflicts,
             latency=latency,
             latency_count=state.latencies[latency],
             active_cycles=state.ranks[:, ACTIVE],

@@ -124,7 +124,9 @@ class Refreshes:
     def __init__(self, dram: Dram) -> None:
         self.dram = dram
         self.policy = dram.refresh.policy
-        self.interval = dram.timing["nREFI" if self.policy == "all_bank" else "nREFIpb"] if self.policy != "none" else 0
+        self.interval = (
+            dram.timing["nREFI" if self.policy == "all_bank" else "nREFIpb"] if self.policy != "none" else 0
+        )
         self.next = self.interval
         self.turn = 0
         self.banks = dram.bankgroups * dram.banks_per_bankgroup
@@ -281,7 +283,9 @@ class Twin:
         self, t: int, kind: Collection[str], with_active: bool
     ) -> tuple[str, int, Request | None, list[Request] | None] | None:
         if with_active:
-            best = self._best(self.active, t, lambda r, c: c in kind and not (c == self.act and self.activating))
+            best = self._best(
+                self.active, t, lambda r, c: c in kind and not (c == self.act and self.activating)
+            )
             if best:
                 return best[0], best[1].access.bank, best[1], self.active
         if self.maintenance:
@@ -360,7 +364,12 @@ class Twin:
         share = self.dram.banks // self.dram.pseudochannels
         if banks[0] // share != bank // share:
             return False
-        return command in (self.ref, self.ref_pre) and command != self._single(command) or len(banks) > 1 or banks[0] == bank
+        return (
+            command in (self.ref, self.ref_pre)
+            and command != self._single(command)
+            or len(banks) > 1
+            or banks[0] == bank
+        )
 
     def _single(self, command: str) -> str:
         """The command itself if it addresses one bank."""

@@ -11,15 +11,13 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings
 from pydantic import ValidationError
 
 from pimloom.arch.memory import Memory, load_memory
 from pimloom.sim import ramulator2
 from pimloom.sim.ramulator2 import ENDED, FULL, MORE, PILED, STUCK
-from tests.sim.naive_ramulator2 import Access, Event, Outcome, Twin
+from tests.sim.naive_ramulator2 import Access, Outcome, Twin
 
 SHIPPED = [
     "ddr4_2400", "ddr4_3200", "ddr5_4800", "gddr6_12000", "gddr6_14000", "gddr6_16000", "hbm2_2000", "hbm3_5200",
@@ -129,7 +127,14 @@ def some_refresh(roll: random.Random, name: str, changes: dict[str, Any]) -> dic
     elif policy != "none":
         cycle = changes["dram"]["timing"]["nRFCpb"]
         most = 4 if policy == "per_bank_set" else 1
-        intervals = (1, 2, most * cycle, (most + 1) * cycle, most * cycle + roll.randint(0, 99), 3 * most * cycle)
+        intervals = (
+            1,
+            2,
+            most * cycle,
+            (most + 1) * cycle,
+            most * cycle + roll.randint(0, 99),
+            3 * most * cycle,
+        )
         chosen["timing"] = {"nREFIpb": roll.choice(intervals)}
     return chosen
 
@@ -248,5 +253,3 @@ def assert_twins(scenario: Scenario) -> Outcome:
         assert books.latency_sum == sum(latency * n for latency, n in twin.latencies.items())
         assert books.latency_max == max(twin.latencies, default=0)
     return twin
-
-
