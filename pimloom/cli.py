@@ -566,6 +566,56 @@ def dram(
         typer.echo(f"commands: {commands}")
 
 
+@app.command(epilog="Example: pimloom selftest ddr4_3200 hbm3_6400")
+def selftest(
+    standards: Annotated[
+        list[str] | None, typer.Argument(metavar="[STANDARD]...", help="Shipped DRAM standards; none = all.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Hold bandwidth and unloaded latency of DRAM standards against the closed forms of their timings."""
+    from dataclasses import asdict
+
+    from pimloom.selftest import selftest
+
+    _announce_compilation()
+    with _busy("running traffic"):
+        rows = selftest(standards or ())
+    failed = [row for row in rows if not row.passed]
+    if json:
+        _print_json([asdict(row) | {"deviation": row.deviation, "passed": row.passed} for row in rows])
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(
+            "standard", "controller", "one channel", box=None, title_justify="left",
+            title="Reads achieved beside the closed form of the standard's timings",
+        )  # fmt: skip
+        for heading in ("achieved", "closed form", "deviation", "tolerated", "peak", ""):
+            table.add_column(heading, justify="right")
+        for row in rows:
+            is_exact = row.tolerance_below == row.tolerance_above == 0
+            table.add_row(
+                row.dram,
+                row.controller,
+                row.quantity,
+                f"{row.achieved:.4g} {row.unit}",
+                f"{row.closed_form:.4g}",
+                f"{row.deviation:+.2%}",
+                "exact" if is_exact else f"-{row.tolerance_below:.1%} +{row.tolerance_above:.1%}",
+                "" if row.peak is None else f"{row.achieved / row.peak:.1%} of {row.peak:.4g}",
+                "ok" if row.passed else "FAILED",
+            )
+        Console(width=None if sys.stdout.isatty() else 150).print(table)
+    if failed:
+        names = ", ".join(dict.fromkeys(row.dram for row in failed))
+        typer.echo(f"{len(failed)} of {len(rows)} figures are off: {names}", err=True)
+        raise typer.Exit(FAILED)
+    if not json:
+        typer.echo(f"{len(rows)} figures as they should be")
+
+
 @app.command("check-trace", epilog="Example: pimloom check-trace pim-gpt trace.parquet")
 def check_trace(
     memory: Annotated[
@@ -613,6 +663,30 @@ def check_trace(
         typer.echo(f"{commands}: {len(found)} commands checked against {dram.name}: {count}")
     if violations:
         raise typer.Exit(MISMATCH)
+
+
+@app.command(
+    "export-trace", epilog="Example: pimloom export-trace ddr4_3200 commands.csv power.csv --form drampower"
+)
+def export_trace(
+    memory: Annotated[str, typer.Argument(metavar="CONFIG", help="As of `dram`.")],
+    commands: Annotated[Path, typer.Argument(metavar="COMMANDS", help=".csv, .csv.gz or .parquet")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")],
+    form: Annotated[
+        Literal["drampower", "ramulator2"],
+        typer.Option(help="Input of DRAMPower 6, or what Ramulator 2.1's command recorder writes."),
+    ],
+    override: Overrides = None,
+) -> None:
+    """Write a command trace in the form of another tool."""
+    from pimloom.traces import io
+    from pimloom.traces.export import export
+
+    described, document = _load(memory, override, ("arch", "dram", "memory"))
+    dram: Dram = described if document.kind == "dram" else described.dram
+    _check_folder(out.parent)
+    export(out, io.read(commands, dram), dram, form)
+    typer.echo(out)
 
 
 # --- looking ------------------------------------------------------------------------------------------------
@@ -668,6 +742,31 @@ def show(
             typer.echo(f"{path}: {source}")
     else:
         typer.echo(document.text(), nl=False)
+
+
+@app.command(epilog="Example: pimloom datasheet ./my-dram.yaml --out out")
+def datasheet(
+    drams: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DRAM]...", help="By shipped name or YAML; none = all shipped, and an index."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the pages.")] = Path("out/datasheets"),
+) -> None:
+    """Write pages on DRAMs: organisation, timings, rules, their sources, and a timing diagram."""
+    from pimloom.reports.standards import write_page, write_standards
+
+    loaded = [(Path(name).stem, *_load(name, kinds=("dram",))) for name in drams or ()]
+    _check_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with _busy("drawing"):
+        written = [
+            path for stem, dram, document in loaded for path in write_page(dram, document, out / stem)
+        ]
+        written = written or write_standards(out)
+    for path in written:
+        typer.echo(path)
 
 
 @app.command(epilog="Example: pimloom explain row_hit_rate")

@@ -135,6 +135,7 @@ class Dram(Description):
     """One DRAM standard or device, as its YAML says it. Times are in clocks of `clock_Hz`."""
 
     kind: Literal["dram"]
+    standard: Annotated[str, Field(description="as other tools name it, such as DDR4; empty = none")] = ""
     clock_Hz: Annotated[Count, Field(le=10**12)]
     channels: Annotated[Count, Field(le=1024)]
     pseudochannels: Annotated[Count, Field(le=64)] = 1

@@ -171,6 +171,7 @@ def _common(config: Ramulator2 | Dramsim3) -> list[_Entry]:
         ("dram.kind", "dram", ()),
         ("dram.version", 1, ()),
         ("dram.name", config.standard, ("standard",)),
+        ("dram.standard", config.standard, ("standard",)),
         ("dram.clock_Hz", round(10**12 / ps), ("clock", "tCK_ps")),
         *((f"dram.{name}", getattr(org, name), ("organisation", name)) for name in names),
         ("dram.columns", org.bursts_per_row, ("organisation", "bursts_per_row")),

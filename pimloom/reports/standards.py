@@ -43,11 +43,17 @@ def write_standards(folder: Path) -> list[Path]:
     for name in shipped("dram"):
         dram, document = load_dram(name)
         drams.append(dram)
-        paths += [below / f"{name}.md", below / f"{name}.svg"]
-        paths[-2].write_text(page(dram, document), encoding="utf-8", newline="\n")
-        save_diagram(dram, paths[-1])
+        paths += write_page(dram, document, below / name)
     paths.append(folder / "standards.md")
     paths[-1].write_text(index(drams), encoding="utf-8", newline="\n")
+    return paths
+
+
+def write_page(dram: Dram, document: Document, stem: Path) -> list[Path]:
+    """Write the page of a memory and its diagram to `<stem>.md` and `<stem>.svg`; return the paths."""
+    paths = [stem.with_name(f"{stem.name}.md"), stem.with_name(f"{stem.name}.svg")]
+    paths[0].write_text(page(dram, document, paths[1].name), encoding="utf-8", newline="\n")
+    save_diagram(dram, paths[1])
     return paths
 
 
@@ -97,14 +103,14 @@ def _summary(dram: Dram) -> list[str]:
     ]
 
 
-def page(dram: Dram, document: Document) -> str:
-    """Return the Markdown page of one memory; its diagram is expected beside it."""
+def page(dram: Dram, document: Document, diagram: str) -> str:
+    """Return the Markdown page of one memory, with its timing diagram from the file of that name beside it."""
     said = {path: (node.source, node.note) for path, node in document.root.walk() if node.source}
     unit = "halves of a CK" if dram.command_bus == "half_clock" else "clocks"
     parts = [
         f"# {dram.name}",
-        f"{dram.description}. Everything below comes from `configs/dram/{dram.name}.yaml` and what it extends.",
-        f"![Commands of {dram.name} at their earliest clocks]({dram.name}.svg)",
+        f"{dram.description}. Everything below comes from the description of that name and what it extends.",
+        f"![Commands of {dram.name} at their earliest clocks]({diagram})",
         "Each command at its earliest clock; an arrow is the rule that bound it, `name: expression = "
         f"{unit}`. Numbered commands move the bursts of the same number. Time runs to scale but for the cuts (//).",
         "## Organisation",

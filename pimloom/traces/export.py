@@ -11,7 +11,6 @@ ours knows them only of commands that have them, and the type of the request onl
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +21,6 @@ import numpy as np
 from pimloom.arch.dram import Command, Dram
 from pimloom.arch.tree import InputError, did_you_mean, shown
 from pimloom.traces.io import CommandTrace
-
-_STANDARD = re.compile(r"(?:LP|G)?DDR\d|HBM\d", re.IGNORECASE)
 
 _COMMON = {"ACT", "PRE", "PREA", "RD", "RDA", "WR", "WRA", "REFA"}
 _DRAMPOWER = {"DDR4": _COMMON, "DDR5": _COMMON, "LPDDR4": _COMMON | {"REFB"}, "LPDDR5": _COMMON | {"REFB"}}
@@ -98,21 +95,15 @@ def export(path: Path | str, trace: CommandTrace, dram: Dram, form: str, cycles:
         writer.close(cycles)
 
 
-def _standard(dram: Dram) -> str:
-    """Name of the standard, which is part of the name of a memory, or ''."""
-    found = _STANDARD.search(dram.name)
-    return found[0].upper() if found else ""
-
-
 # --- DRAMPower 6 -------------------------------------------------------------------------------------------
 
 
 def _drampower(dram: Dram) -> tuple[_Table, bytes]:
-    standard = _standard(dram)
+    standard = dram.standard
     if standard not in _DRAMPOWER:
         raise InputError(
-            f"{dram.name}: DRAMPower 6 has no such memory; it knows {', '.join(_DRAMPOWER)}, and the name of the "
-            "memory should say which of them it is"
+            f"{dram.name}: DRAMPower 6 knows {', '.join(_DRAMPOWER)}, but this memory's `standard` is "
+            f"{shown(dram.standard)}"
         )
     commands = list(dram.commands.values())
     names = [_drampower_name(command) for command in commands]
@@ -168,7 +159,7 @@ def _drampower_name(command: Command) -> str:
 
 
 def _ramulator2(dram: Dram) -> tuple[_Table, bytes]:
-    standard = _standard(dram)
+    standard = dram.standard
     levels = {"Channel": "channel"}
     if dram.pseudochannels > 1 or standard.startswith("HBM"):
         levels["PseudoChannel"] = "pseudochannel"

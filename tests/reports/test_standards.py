@@ -13,7 +13,7 @@ from pimloom.reports.standards import index, page, write_standards
 @pytest.mark.parametrize("name", shipped("dram"))
 def test_page_holds_every_timing_rule_and_source(name: str) -> None:
     dram, document = load_dram(name)
-    lines = page(dram, document).splitlines()
+    lines = page(dram, document, f"{dram.name}.svg").splitlines()
     for timing, clocks in dram.timing.items():
         assert any(line.startswith(f"| `{timing}` | {clocks} |") for line in lines)
     for rule, what in dram.constraints.items():
@@ -26,13 +26,13 @@ def test_page_holds_every_timing_rule_and_source(name: str) -> None:
 @pytest.mark.parametrize("name", shipped("dram"))
 def test_tables_are_whole(name: str) -> None:
     """Every row of a table has as many cells as its title."""
-    blocks = page(*load_dram(name)).split("\n\n")
+    blocks = page(*load_dram(name), "x.svg").split("\n\n")
     for block in (b for b in blocks if b.startswith("|")):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
 
 
 def test_numbers_of_a_page() -> None:
-    text = page(*load_dram("hbm3_6400"))
+    text = page(*load_dram("hbm3_6400"), "x.svg")
     assert "One clock is 0.3125 ns, half a CK." in text
     assert "| `nRCDRD` | 62 | 19.375 |" in text
     assert "| four_activates | pseudo-channel, window 4 |" in text

@@ -20,6 +20,8 @@ from pimloom.arch.expression import evaluate
 from pimloom.arch.memory import Memory
 
 MOST_DUE = 1568
+PATIENCE = 150_000
+"""Clocks after the last arrival that no run of a test needs."""
 CLOSED, OPENING, OPEN = "closed", "opening", "open"
 
 
@@ -39,7 +41,7 @@ Event = tuple[int, str, int, int, int]
 
 @dataclass
 class Outcome:
-    """What a run amounts to. `why`: ended, piled (more refreshes are due than may wait) or stuck."""
+    """What a run amounts to. `why`: ended, piled (more refreshes are due than may wait) or endless."""
 
     why: str = "ended"
     cycles: int = 0
@@ -206,18 +208,17 @@ class Twin:
         # HBM3: the edge, the command and the bank (or first bank) of the last row command at a rising edge.
         self.edge = (-1, "", -1)
 
-        self.quiet = 0
         self.out = Outcome()
 
     # --- the clock ---
 
     def run(self, accesses: Sequence[Access]) -> Outcome:
         left = deque(accesses)
+        last = max((access.cycle for access in accesses), default=0)
         c = 0
-        while left or any(self.queues.values()) or self.active or self.activating or self.returning:
+        while True:
             if left and left[0].cycle <= c and self._accept(left[0], c):
                 left.popleft()
-            before = len(self.out.log)
             t = c + 1
             while self.returning and self.returning[0] <= t:
                 self.returning.popleft()
@@ -229,10 +230,11 @@ class Twin:
             self._issue_something(t)
             self._count_open()
             c += 1
-            self.quiet = 0 if len(self.out.log) > before or self.returning or left else self.quiet + 1
-            if self.quiet > 100_000:
-                self.out.why, self.out.cycles = "stuck", c
-                return self.out
+            if not (left or any(self.queues.values()) or self.active or self.activating or self.returning):
+                break
+            if c > last + PATIENCE:
+                self.out.why = "endless"
+                break
         self.out.cycles = c
         return self.out
 
