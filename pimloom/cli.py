@@ -761,9 +761,7 @@ def datasheet(
     _check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     with _busy("drawing"):
-        written = [
-            path for stem, dram, document in loaded for path in write_page(dram, document, out / stem)
-        ]
+        written = [path for stem, dram, document in loaded for path in write_page(dram, document, out / stem)]
         written = written or write_standards(out)
     for path in written:
         typer.echo(path)

@@ -346,10 +346,12 @@ def _bandwidth(memory: Memory, name: str, addresses: I8, form: Form, nREFI: int)
 
 def _unloaded(memory: Memory, t: Timings) -> Iterator[Row]:
     """Latencies of reads of a closed bank, of its open row and of another row, for one bank after each refresh."""
-    banks = np.arange(memory.dram.banks)
+    dram = memory.dram
+    # Every bank twice, as only a bank that has been open shows that the refresh closes it.
+    i = np.arange(2 * dram.banks)
     # The refresh is over long before, and each read before the next. Even clocks end at the edges that commands need.
-    when = [((banks + part) * t.REFI).astype(np.int64) // 2 * 2 for part in (0.6, 0.75, 0.9)]
-    where = [address(memory, banks, banks + row, banks % memory.dram.columns) for row in (0, 0, 1)]
+    when = [((i + part) * t.REFI).astype(np.int64) // 2 * 2 for part in (0.6, 0.75, 0.9)]
+    where = [address(memory, i % dram.banks, i + row, i % dram.columns) for row in (0, 0, 1)]
     # What is accepted in one clock is commanded in the next one.
     open_row = 1 + t.sync + t.data
     closed = open_row + _open_to_read(memory, t)
@@ -360,11 +362,11 @@ def _unloaded(memory: Memory, t: Timings) -> Iterator[Row]:
         cycles, addresses = (np.stack(arrays[:k], axis=1).ravel() for arrays in (when, where))
         total = _run(memory, addresses, cycles)["read_latency_sum_cycles"]
         yield Row(
-            dram=memory.dram.name,
+            dram=dram.name,
             controller=memory.controller.scheduler,
             quantity=f"unloaded read, {name}",
             unit="clocks",
-            achieved=(total - before) / len(banks),
+            achieved=(total - before) / len(i),
             closed_form=form,
             tolerance_below=0,
             tolerance_above=0,

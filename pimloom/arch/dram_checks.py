@@ -70,6 +70,15 @@ def _references(dram: "Dram") -> Iterator[Finding]:
                         ),
                     )
     yield from _refresh(dram)
+    needed = {
+        "activate_second": ("nAAD",),
+        "sync_read": ("nCL", "nWCKPST"),
+        "sync_write": ("nCWL", "nWCKPST"),
+    }
+    for command, c in dram.commands.items():
+        for timing in needed.get(c.meaning, ()):
+            if timing not in dram.timing:
+                yield ("timing",), f"the command {command!r} of the meaning {c.meaning!r} needs {timing}"
 
 
 def _refresh(dram: "Dram") -> Iterator[Finding]:

@@ -213,9 +213,6 @@ class Memory(Description):
             )
         if split and dram.command_bus != "shared":
             yield ("dram", "command_bus"), f"{dram.command_bus!r} does not go with split activates"
-        for name in ("nAAD", "nWCKPST") if split else ():
-            if name not in dram.timing:
-                yield ("dram", "timing"), f"split activates need {name}"
 
     def closing(self, meaning: str) -> str | None:
         """Name of the read or write command with auto-precharge, or None."""
