@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -104,8 +105,10 @@ class _Sink:
         self._parquet: Any = None
 
     def __enter__(self) -> _Sink:
+        # What stands there, which may be the requests, is replaced by a whole trace or not at all.
+        self._partial = self.path.with_name(f".{os.getpid()}-{self.path.name}")
         try:
-            raw: IO[bytes] = self._stack.enter_context(self.path.open("wb"))
+            raw: IO[bytes] = self._stack.enter_context(self._partial.open("wb"))
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written: {error.strerror or error}") from None
         if self.path.name.endswith(".parquet"):
@@ -122,8 +125,11 @@ class _Sink:
         raw.write(f"{HEADER}\n".encode())
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._stack.close()
+        if kind is None:
+            self._partial.replace(self.path)
+        self._partial.unlink(missing_ok=True)
 
     def write(self, log: npt.NDArray[np.int64], rows: int, lines: memoryview) -> None:
         """Add the first rows of a log, whose text is `lines`, as far as the limit allows."""

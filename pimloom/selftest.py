@@ -263,12 +263,13 @@ def of_random(memory: Memory, t: Timings) -> Form:
         # read is opened again.
         others = each / max(node / (nodes - 1), shared) if nodes > 1 else 0
         lost = nodes * (gap + t.RCD) * (1 - others)
-    # At worst every change of ranks costs clocks of the data pins, and an activate finds the bus in the middle of a
-    # longer command, or waits for the second half of another one. Besides, 32 requests can be an unlucky choice of
-    # banks, for up to 5 %. The other way round, a refresh closes all banks at once, which spares the bus precharges.
-    turns = (t.CCD_S + t.CS * (dram.ranks - 1) / dram.ranks) / dram.pseudochannels
+    # At worst an activate finds the bus in the middle of a longer command, or waits for the second half of another
+    # one; and, unless the scheduler finds a read of the same rank, every change of ranks costs clocks of the pins.
+    # Besides, 32 requests can be an unlucky choice of banks, for up to 5 %. The other way round, a refresh closes all
+    # banks at once, which spares the bus precharges.
+    turn = t.CS * (dram.ranks - 1) / dram.ranks if memory.controller.scheduler == "round_robin" else 0
     blocked = (t.COL - 1 + t.second) / 2 if dram.command_bus == "shared" else 0
-    worst = max(each, turns, node / nodes + blocked)
+    worst = max(each, (t.CCD_S + turn) / dram.pseudochannels, node / nodes + blocked)
     return Form(each, lost, 1 - each / worst + 0.05, 0.015)
 
 

@@ -23,6 +23,7 @@ from pimloom.arch.tree import (
     Place,
     did_you_mean,
     dotted,
+    is_file,
     read_file,
     read_text,
     shown,
@@ -60,11 +61,11 @@ def locate(kind: str, name_or_path: str, relative_to: Path | None = None) -> Pat
     """
     if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml", ".json")):
         path = (relative_to or Path()) / name_or_path
-        if "\0" in name_or_path or not path.is_file():
+        if not is_file(path):
             raise InputError(f"{str(path)!r}: no such file")
         return path
     path = folder(kind) / f"{name_or_path}.yaml"
-    if not re.fullmatch(r"[\w.+-]+", name_or_path) or not path.is_file():
+    if not re.fullmatch(r"[\w.+-]+", name_or_path) or not is_file(path):
         names = shipped(kind)
         raise InputError(
             f"no {kind} description {name_or_path!r} is shipped{did_you_mean(name_or_path, names)}; "

@@ -16,7 +16,9 @@ LEVELS = ("channel", "pseudochannel", "rank", "stack_id", "bankgroup", "bank")
 """Of the tree of nodes, outermost first."""
 DEPTH = dict(zip(LEVELS, (0, 0, 0, 0, 1, 2), strict=True))
 """Of a level in `dram.Tables`, which know one pseudo-channel, rank and stack ID."""
-MAX_CLOCKS = 2**30
+MAX_CLOCKS = 2**20
+"""Of a timing; refresh intervals, the longest ones, are some ten thousand."""
+MAX_BANKS, MAX_BANKS_OF_CHANNELS = 2**12, 2**16
 
 Finding = tuple[Keys, str]
 
@@ -39,6 +41,15 @@ def _organisation(dram: "Dram") -> Iterator[Finding]:
                 f"{' * '.join(map(str, factors))} = {prod(factors)} B"
             ),
         )
+    for banks, most, of in (
+        (dram.banks, MAX_BANKS, "a channel"),
+        (dram.banks * dram.channels, MAX_BANKS_OF_CHANNELS, "all channels"),
+    ):
+        if banks > most:
+            yield (
+                ("banks_per_bankgroup",),
+                f"the levels make {banks} banks of {of}; at most {most} make sense",
+            )
     n = dram.timing
     if {"nRC", "nRAS", "nRP"} <= n.keys() and n["nRC"] < n["nRAS"] + n["nRP"] - 1:
         # Each is a time in whole clocks, rounded up: the sum of two can be one clock above that of the cycle.

@@ -70,7 +70,9 @@ class Controller(Strict):
     read_queue: Annotated[Count, Field(le=1024)]
     write_queue: Annotated[Count, Field(le=1024)]
     write_high: Share | None = Field(None, description="fr_fcfs: fuller than this, the writes take over")
-    write_low: Share | None = Field(None, description="fr_fcfs: emptier than this, they give way to reads")
+    write_low: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="fr_fcfs: emptier than this, they give way to reads"
+    )
     unified: bool | None = Field(None, description="round_robin: reads and writes wait in one queue")
     queue_per: Literal["bank", "rank"] | None = Field(None, description="round_robin: one command queue per")
     command_queue: Annotated[Count, Field(le=64)] | None = Field(
@@ -79,7 +81,7 @@ class Controller(Strict):
     row_hit_cap: Count | None = Field(
         None, description="round_robin: accesses after which a row may be closed before its hits"
     )
-    drain_above: Annotated[Int, Field(ge=0)] | None = Field(
+    drain_above: Annotated[Int, Field(ge=0, le=1024)] | None = Field(
         None, description="round_robin: writes beyond these are drained when nothing else is to be done"
     )
     tail: Annotated[Int, Field(ge=0, le=2**30)] | None = Field(
@@ -194,18 +196,29 @@ class Memory(Description):
 
     def _commands(self) -> Iterator[tuple[Keys, str]]:
         dram = self.dram
-        split = dram.find("activate_first", "bank") is not None
-        wanted = ["precharge", "read", "write"]
-        wanted += ["activate_first", "activate_second", "sync_read", "sync_write"] if split else ["activate"]
+        robin = self.controller.scheduler == "round_robin"
+        policy, scope = dram.refresh.policy, dram.refresh_level or "bank"
+        together = ("activate_first", "activate_second", "sync_read", "sync_write")
+        split = any(dram.find(meaning, "bank") for meaning in together)
+        wanted = ["precharge", *(together if split else ("activate",))]
         for meaning in wanted:
             if dram.find(meaning, "bank") is None:
                 yield ("dram", "commands"), f"no command of the meaning {meaning!r} addresses a bank"
-        if self.controller.page == "closed":
-            for meaning in ("read", "write"):
-                if self.closing(meaning) is None:
-                    yield ("controller", "page"), f"'closed' needs a {meaning} command that closes its bank"
-        robin = self.controller.scheduler == "round_robin"
-        policy = dram.refresh.policy
+        for meaning in ("read", "write"):
+            if self.access(meaning) is None:
+                which = "closes" if self.controller.page == "closed" else "leaves open"
+                text = f"{self.controller.page!r} needs a {meaning} command that {which} its bank"
+                yield ("controller", "page"), text
+        if policy == "all_bank" and not robin and dram.find("precharge", scope) is None:
+            yield (
+                ("dram", "commands"),
+                f"no command of the meaning 'precharge' addresses a {scope}, as 'all_bank' needs here",
+            )
+        if policy == "all_bank" and robin and dram.nodes(scope) != dram.nodes("rank"):
+            yield (
+                ("controller", "scheduler"),
+                f"'round_robin' refreshes rank by rank, but this refresh addresses a {scope}",
+            )
         if robin and (split or policy.startswith("per_bank") or dram.command_bus == "half_clock"):
             yield (
                 ("controller", "scheduler"),
@@ -214,10 +227,11 @@ class Memory(Description):
         if split and dram.command_bus != "shared":
             yield ("dram", "command_bus"), f"{dram.command_bus!r} does not go with split activates"
 
-    def closing(self, meaning: str) -> str | None:
-        """Name of the read or write command with auto-precharge, or None."""
+    def access(self, meaning: str) -> str | None:
+        """Name of the read or write command that the page policy takes, or None."""
+        effect = "close" if self.controller.page == "closed" else "none"
         commands = self.dram.commands.items()
-        return next((n for n, c in commands if c.meaning == meaning and c.bank == "close"), None)
+        return next((n for n, c in commands if (c.meaning, c.bank) == (meaning, effect)), None)
 
 
 def load_memory(

@@ -147,11 +147,11 @@ def memory_tree(root: Node, config: Ramulator2 | Dramsim3) -> Node:
     entries += _ramulator2(config) if isinstance(config, Ramulator2) else _dramsim3(config)
     tree = Node({}, root.place, root.key_place)
     for path, value, origin in entries:
-        _put(tree, path.split("."), value, _place(root, origin))
+        _put(tree, path, value, _place(root, origin))
     return tree
 
 
-_Entry = tuple[str, Any, tuple[str | int, ...]]
+_Entry = tuple[tuple[str, ...], Any, tuple[str | int, ...]]
 """Path in our form, value, path in the reference form."""
 
 
@@ -165,25 +165,25 @@ def _common(config: Ramulator2 | Dramsim3) -> list[_Entry]:
     for name in names:
         capacity_B *= getattr(org, name)
     entries: list[_Entry] = [
-        ("kind", "memory", ()),
-        ("version", 1, ()),
-        ("name", config.case, ("case",)),
-        ("dram.kind", "dram", ()),
-        ("dram.version", 1, ()),
-        ("dram.name", config.standard, ("standard",)),
-        ("dram.standard", config.standard, ("standard",)),
-        ("dram.clock_Hz", round(10**12 / ps), ("clock", "tCK_ps")),
-        *((f"dram.{name}", getattr(org, name), ("organisation", name)) for name in names),
-        ("dram.columns", org.bursts_per_row, ("organisation", "bursts_per_row")),
-        ("dram.access_B", org.bytes_per_request, ("organisation", "bytes_per_request")),
-        ("dram.channel_capacity_B", capacity_B, ("organisation",)),
-        ("dram.devices", org.devices_per_rank, ("organisation", "devices_per_rank")),
-        ("dram.io.width_bit", org.data_width_bits, ("organisation", "data_width_bits")),
-        ("controller.page", page, ("controller", "row_policy")),
+        (("kind",), "memory", ()),
+        (("version",), 1, ()),
+        (("name",), config.case, ("case",)),
+        (("dram", "kind"), "dram", ()),
+        (("dram", "version"), 1, ()),
+        (("dram", "name"), config.standard, ("standard",)),
+        (("dram", "standard"), config.standard, ("standard",)),
+        (("dram", "clock_Hz"), round(10**12 / ps), ("clock", "tCK_ps")),
+        *((("dram", name), getattr(org, name), ("organisation", name)) for name in names),
+        (("dram", "columns"), org.bursts_per_row, ("organisation", "bursts_per_row")),
+        (("dram", "access_B"), org.bytes_per_request, ("organisation", "bytes_per_request")),
+        (("dram", "channel_capacity_B"), capacity_B, ("organisation",)),
+        (("dram", "devices"), org.devices_per_rank, ("organisation", "devices_per_rank")),
+        (("dram", "io", "width_bit"), org.data_width_bits, ("organisation", "data_width_bits")),
+        (("controller", "page"), page, ("controller", "row_policy")),
     ]
     for name, clocks in config.timing_cycles.items():
         if clocks is not None and name[:1] == "n":
-            entries.append((f"dram.timing.{name}", clocks, ("timing_cycles", name)))
+            entries.append((("dram", "timing", name), clocks, ("timing_cycles", name)))
     parts = []
     for part in config.address_mapping.lsb_first:
         match part:
@@ -193,7 +193,7 @@ def _common(config: Ramulator2 | Dramsim3) -> list[_Entry]:
                 parts.append([name, 2**bits])
             case _:
                 parts.append(part)
-    entries.append(("address_mapping.lsb_first", parts, ("address_mapping", "lsb_first")))
+    entries.append((("address_mapping", "lsb_first"), parts, ("address_mapping", "lsb_first")))
     return entries
 
 
@@ -209,17 +209,21 @@ def _ramulator2(config: Ramulator2) -> list[_Entry]:
         policy = "per_bank_set"
     latency = ("read_latency_cycles",)
     entries: list[_Entry] = [
-        ("dram.io.rate_bps", config.clock.data_rate_MTps * 10**6, ("clock", "data_rate_MTps")),
-        ("dram.command_bus", BUSES[controller.kind], ("controller", "kind")),
-        ("dram.refresh.policy", policy, ("refresh", "mode")),
-        ("dram.refresh.postpone", POSTPONED, ("refresh",)),
+        (("dram", "io", "rate_bps"), config.clock.data_rate_MTps * 10**6, ("clock", "data_rate_MTps")),
+        (("dram", "command_bus"), BUSES[controller.kind], ("controller", "kind")),
+        (("dram", "refresh", "policy"), policy, ("refresh", "mode")),
+        (("dram", "refresh", "postpone"), POSTPONED, ("refresh",)),
         *_commands(list(config.commands), scope, str(config.read_latency_cycles), "nCWL + nBL", latency),
-        *((f"dram.currents.{name}", None, ()) for name in CURRENTS.values()),
-        ("controller.scheduler", SCHEDULERS[controller.scheduler], ("controller", "scheduler")),
-        ("controller.read_queue", controller.read_queue, ("controller", "read_queue")),
-        ("controller.write_queue", controller.write_queue, ("controller", "write_queue")),
-        ("controller.write_high", controller.write_high_watermark, ("controller", "write_high_watermark")),
-        ("controller.write_low", controller.write_low_watermark, ("controller", "write_low_watermark")),
+        *((("dram", "currents", name), None, ()) for name in CURRENTS.values()),
+        (("controller", "scheduler"), SCHEDULERS[controller.scheduler], ("controller", "scheduler")),
+        (("controller", "read_queue"), controller.read_queue, ("controller", "read_queue")),
+        (("controller", "write_queue"), controller.write_queue, ("controller", "write_queue")),
+        (
+            ("controller", "write_high"),
+            controller.write_high_watermark,
+            ("controller", "write_high_watermark"),
+        ),
+        (("controller", "write_low"), controller.write_low_watermark, ("controller", "write_low_watermark")),
     ]
     for i, row in enumerate(config.timing_constraints):
         match row:
@@ -240,7 +244,7 @@ def _ramulator2(config: Ramulator2) -> list[_Entry]:
                 rule = [TREE_LEVELS.get(level, level), before, after, str(minimum), last]
             case _:
                 rule = row
-        entries.append((f"dram.constraints.row_{i + 1:02}", rule, ("timing_constraints", i)))
+        entries.append((("dram", "constraints", f"row_{i + 1:02}"), rule, ("timing_constraints", i)))
     return entries
 
 
@@ -257,28 +261,24 @@ def _dramsim3(config: Dramsim3) -> list[_Entry]:
     AL, nBL = timing.get("AL") or 0, timing.get("nBL") or 0
     at: tuple[str | int, ...] = ("timing_cycles",)
     entries: list[_Entry] = [
-        *((f"dram.timing.{new}", AL + (timing.get(old) or 0), (*at, old)) for new, old in LATENCIES.items()),
-        ("dram.command_bus", bus, ("controller", "dual_command_issue")),
-        ("dram.refresh.policy", config.refresh.mode, ("refresh", "mode")),
-        ("dram.refresh.postpone", POSTPONED, ("refresh",)),
+        *((("dram", "timing", new), AL + (timing.get(old) or 0), (*at, old)) for new, old in LATENCIES.items()),
+        (("dram", "command_bus"), bus, ("controller", "dual_command_issue")),
+        (("dram", "refresh", "policy"), config.refresh.mode, ("refresh", "mode")),
+        (("dram", "refresh", "postpone"), POSTPONED, ("refresh",)),
         *_commands(["ACT", "PRE", "RD", "WR", "RDA", "WRA", "REFab"], "rank", "nRL + nBL", "nWL + nBL", at),
-        ("controller.scheduler", "round_robin", ("controller",)),
-        ("controller.read_queue", controller.transaction_queue_entries, ("controller", "transaction_queue_entries")),
-        ("controller.write_queue", controller.transaction_queue_entries, ("controller", "transaction_queue_entries")),
-        ("controller.unified", controller.unified_transaction_queue, ("controller", "unified_transaction_queue")),
-        ("controller.queue_per", controller.queue_structure[4:].lower(), ("controller", "queue_structure")),
-        ("controller.command_queue", controller.command_queue_entries, ("controller", "command_queue_entries")),
-        ("controller.row_hit_cap", controller.row_hit_cap, ("controller", "row_hit_cap")),
-        ("controller.drain_above", 8, ("controller",)),
-        ("controller.tail", config.frontend.tail_cycles, ("frontend", "tail_cycles")),
+        (("controller", "scheduler"), "round_robin", ("controller",)),
+        *((("controller", ours), getattr(controller, its), ("controller", its)) for ours, its in QUEUES.items()),
+        (("controller", "queue_per"), controller.queue_structure[4:].lower(), ("controller", "queue_structure")),
+        (("controller", "drain_above"), 8, ("controller",)),
+        (("controller", "tail"), config.frontend.tail_cycles, ("frontend", "tail_cycles")),
     ]  # fmt: skip
     if nBL > 0:
         # The form gives no rate; the burst says it.
         rate_bps = org.bytes_per_request * 8 * 10**12 // (org.data_width_bits * nBL * config.clock.tCK_ps)
-        entries.append(("dram.io.rate_bps", rate_bps, (*at, "nBL")))
+        entries.append((("dram", "io", "rate_bps"), rate_bps, (*at, "nBL")))
     given = config.power.parameters if config.power else {}
     for theirs, ours in CURRENTS.items():
-        entries.append((f"dram.currents.{ours}", given.get(theirs), ("power", "parameters", theirs)))
+        entries.append((("dram", "currents", ours), given.get(theirs), ("power", "parameters", theirs)))
     if "nRCDRD" in timing:
         to_read, to_write = "nRCDRD", "nRCDWR"
     else:
@@ -295,9 +295,16 @@ def _dramsim3(config: Dramsim3) -> list[_Entry]:
         rules.append(("close_to_close", ["rank", ["PRE"], ["PRE"], "nPPD"]))
     if timing.get("n32AW"):
         rules.append(("activates_32", ["rank", ["ACT"], ["ACT"], "n32AW", 32]))
-    return [*entries, *((f"dram.constraints.{name}", rule, at) for name, rule in rules)]
+    return [*entries, *((("dram", "constraints", name), rule, at) for name, rule in rules)]
 
 
+QUEUES = {
+    "read_queue": "transaction_queue_entries",
+    "write_queue": "transaction_queue_entries",
+    "unified": "unified_transaction_queue",
+    "command_queue": "command_queue_entries",
+    "row_hit_cap": "row_hit_cap",
+}
 LATENCIES = {"nRL": "nCL", "nWL": "nCWL"}
 _READ, _WRITE = ["RD", "RDA"], ["WR", "WRA"]
 DRAMSIM3_RULES: tuple[tuple[str, list[Any]], ...] = (
@@ -361,7 +368,9 @@ def _commands(
             "data": data,
             "duration": {"read": read, "write": write}.get(meaning, "0"),
         }
-        entries.append((f"dram.commands.{name}", command, ("commands", name) if meaning == "?" else origin))
+        entries.append(
+            (("dram", "commands", name), command, ("commands", name) if meaning == "?" else origin)
+        )
     return entries
 
 
@@ -377,7 +386,7 @@ def _place(root: Node, path: tuple[str | int, ...]) -> Place:
     return node.place
 
 
-def _put(tree: Node, path: list[str], value: Any, place: Place) -> None:
+def _put(tree: Node, path: tuple[str, ...], value: Any, place: Place) -> None:
     assert isinstance(tree.value, dict)
     if len(path) == 1:
         tree.value[path[0]] = _node(value, place)

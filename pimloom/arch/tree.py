@@ -16,6 +16,7 @@ import yaml
 Keys = tuple[str | int, ...]
 Scalar = str | int | float | bool | None
 
+MAX_FILE_B = 2**24
 MAX_DEPTH = 50
 MAX_DIGITS = 400
 MAX_KEY = 100
@@ -273,6 +274,14 @@ def read_text(text: str, file: str, findings: Findings, column: int = 0) -> Node
     return None
 
 
+def is_file(path: Path) -> bool:
+    """Tell whether there is such a file; of a name that no file can have, too."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_file(path: Path, findings: Findings) -> Node:
     """The root mapping of a file, `{value, source}` stripped.
 
@@ -280,10 +289,13 @@ def read_file(path: Path, findings: Findings) -> Node:
     """
     file = str(path)
     try:
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            data = stream.read(MAX_FILE_B + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{file}: cannot be read: {reason}") from None
+    if len(data) > MAX_FILE_B:
+        raise InputError(f"{file}: more than {MAX_FILE_B} B; no description is as long as that")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -307,7 +319,7 @@ def strip(node: Node, path: Keys, findings: Findings) -> Node:
     if not isinstance(node.value, dict):
         return node
     parts = node.value
-    if "value" not in parts or (path and path[-1] == "sources"):
+    if "value" not in parts or not path or path[-1] == "sources":
         return replace(node, value={key: strip(item, (*path, key), findings) for key, item in parts.items()})
     for key in parts.keys() - {"value", "source", "note"}:
         hint = did_you_mean(key, ["source", "note"])

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pimloom.arch.dram import Dram
 from pimloom.arch.memory import Memory
@@ -165,13 +166,15 @@ def print_memory(result: dict[str, Any], console: Console) -> None:
         rows.append(("energy", f"{_uJ(total)} uJ, {_shown(energy['average_power_mW'])} mW on average"))
         rows.append(("", ", ".join(f"{name} {_uJ(pJ)}" for name, pJ in named.items())))
     table = Table(
-        title=f"{result['memory']}: one channel of {result['dram']}, {result['scheduler']}, {result['page']} page",
+        title=Text(
+            f"{result['memory']}: one channel of {result['dram']}, {result['scheduler']}, {result['page']} page"
+        ),
         title_justify="left",
         show_header=False,
         box=None,
     )
     for name, text in rows:
-        table.add_row(name, text)
+        table.add_row(name, Text(text))
     console.print(table)
 
 

@@ -29,7 +29,9 @@ I8 = npt.NDArray[np.int64]
 TOO_SMALL, STUCK = range(3, 5)
 """Why the kernel returns, beside the reasons of `sim.controller`: it needs an `enlarge`d state; for `PATIENCE` clocks
 nothing but refreshes has happened although requests wait (README 5.7)."""
-PATIENCE = 1 << 20
+PATIENCE = 1 << 22
+LONGEST = 1 << 24
+"""Latency in clocks that is still counted."""
 NEVER = 1 << 60
 CHANGED = -1
 """Bound of a command queue whose candidates are out of date."""
@@ -128,6 +130,10 @@ class Dramsim3:
             reason = run(self.rules, self.setup, self.state, *batch, is_last, log)
             if reason != TOO_SMALL:
                 break
+            if len(self.state.latencies) >= LONGEST:
+                raise StuckError(
+                    f"at clock {self.state.scalars[NOW]}: a read takes longer than {LONGEST} clocks"
+                )
             self.state = enlarge(self.state)
         s = self.state.scalars
         if reason == STUCK:
@@ -173,13 +179,9 @@ def begin(memory: Memory, longest: int = 1 << 14, shares: int = 1 << 10) -> tupl
     assert controller.row_hit_cap is not None and controller.drain_above is not None
     assert controller.tail is not None
     closes = controller.page == "closed"
-    effect = "close" if closes else "none"
     on = dram.refresh.policy == "all_bank"
-    read, write = (
-        next(n for n, c in dram.commands.items() if (c.meaning, c.bank) == (meaning, effect))
-        for meaning in ("read", "write")
-    )
-    names = [dram.find("activate", "bank"), dram.find("precharge", "bank"), read, write]
+    names = [dram.find("activate", "bank"), dram.find("precharge", "bank")]
+    names += [memory.access("read"), memory.access("write")]
     if on:
         names.append(dram.find("refresh", dram.refresh_level or "rank"))
     issued = [name for name in names if name is not None]
@@ -206,7 +208,7 @@ def begin(memory: Memory, longest: int = 1 << 14, shares: int = 1 << 10) -> tupl
         row_hit_cap=controller.row_hit_cap,
         drain_above=controller.drain_above,
         interval=max(1, dram.timing["nREFI"] // ranks) if on else 0,
-        read_delay=evaluate(dram.commands[read].duration, dram.symbols({})),
+        read_delay=evaluate(dram.commands[issued[2]].duration, dram.symbols({})),
         tail=controller.tail,
     )
     return rules, setup, _fresh(rules, setup, longest, shares)

@@ -27,7 +27,8 @@ MOST_DUE = 1568
 
 STUCK, PILED = 3, 4
 """Why the kernel returns, beside MORE, FULL (also where the list of long latencies is full) and ENDED: nothing can
-ever happen; more refreshes are due than their queue holds."""
+ever happen, or nothing for PATIENCE clocks but refreshes; more refreshes are due than their queue holds."""
+PATIENCE = 1 << 22
 
 READS, WRITES, ACTIVE = range(3)
 """Where a request waits: in one of the queues, or, once its row has been opened for it, at its bank."""
@@ -106,7 +107,7 @@ class State(NamedTuple):
 
 (CLOCK, NEXT, DRAINING, LAST_DATA, FREE, DUE_FIRST, DUE_COUNT, TICK, BASE, TURN, STAGE, N_READS, N_WRITES, N_ACTIVE,
  EDGE, EDGE_BANK, EDGE_SCOPE, EDGE_ALL, SYNCED, SYNC_UNTIL, HALF, DEADLINE, LATE, LOGGED, LAST_COMMAND,
- HITS, MISSES, CONFLICTS, FORWARDED, MERGED, ACCEPTED, READ, WAKE, SCALARS) = range(34)  # fmt: skip
+ HITS, MISSES, CONFLICTS, FORWARDED, MERGED, ACCEPTED, READ, PROGRESS, WAKE, SCALARS) = range(35)  # fmt: skip
 """Scalars of the state.
 
 CLOCK: loop iteration, whose commands carry this + 1; NEXT: next request of the chunk; DRAINING: writes have the
@@ -115,7 +116,8 @@ TICK: clock of the next refresh, BASE: the multiple of the interval that it belo
 for, STAGE: pseudo-channels of the set that have theirs; N_...: lengths of the lists; EDGE...: the half clock at
 which a precharge may not follow the last row command, and where; SYNCED: request whose data clock was started, or
 -1; SYNC_UNTIL: clock at which the data clock stops; HALF: request whose row is half open, or -1, and its DEADLINE;
-WAKE: earliest clock at which something that waits may happen."""
+PROGRESS: clock of the last command for a
+request, or its acceptance; WAKE: earliest clock at which something that waits may happen."""
 
 
 @kernel
@@ -145,6 +147,8 @@ def run(
             return FULL
         c = s[CLOCK]
         t = c + 1
+        if t - s[PROGRESS] > PATIENCE and s[N_READS] + s[N_WRITES] + s[N_ACTIVE] > 0:
+            return STUCK
         i = s[NEXT]
         if i == n and not is_last:
             return MORE
@@ -155,6 +159,7 @@ def run(
                 wake = cycle[i] + 1
             elif _accept(setup, state, c, write[i], key[i], bank[i], row[i], column[i]):
                 s[NEXT] = i + 1
+                s[PROGRESS] = t
                 happened = True
         if setup.refresh != NO_REFRESH and t >= s[TICK]:
             if not _fall_due(setup, state, t):
@@ -438,6 +443,7 @@ def _serve(setup: Setup, rules: Rules, state: State, log: I8, which: int, slot: 
     bank, row = slots[slot, BANK], slots[slot, ROW]
     is_open = banks[bank, OPEN]
     queue = slots[slot, WRITE]
+    s[PROGRESS] = t
     column = -1
     if is_open == row:
         command, place = (setup.wr if queue else setup.rd), HITS
@@ -696,7 +702,7 @@ class Ramulator2:
                 f"at clock {clock}: more than {MOST_DUE} refreshes are due; they come faster than they end"
             )
         if reason == STUCK:
-            raise StuckError(f"at clock {clock}: requests wait for a command that can never issue")
+            raise StuckError(f"at clock {clock}: requests wait for commands that never issue")
         if reason == MORE:
             s[NEXT] = 0
         return int(reason), int(s[LOGGED])
@@ -742,11 +748,7 @@ def begin(memory: Memory) -> tuple[Rules, Setup, State]:
 
     policy = ("none", "all_bank", "per_bank", "per_bank_set").index(dram.refresh.policy)
     scope = dram.refresh_level or "bank"
-    is_closed = controller.page == "closed"
-    read, write = (
-        names.index(memory.closing(meaning) or "") if is_closed else find(meaning)
-        for meaning in ("read", "write")
-    )
+    read, write = (names.index(memory.access(meaning) or "") for meaning in ("read", "write"))
     interval = dram.timing["nREFI" if policy == ALL_BANK else "nREFIpb"] if policy else NEVER
     banks = np.arange(dram.banks)
     act = find("activate_first")
@@ -767,7 +769,7 @@ def begin(memory: Memory) -> tuple[Rules, Setup, State]:
         sync_wr=find("sync_write"),
         pre_all=find("precharge", scope),
         ref=find("refresh", scope),
-        closes=int(is_closed),
+        closes=int(controller.page == "closed"),
         read_done=done(read),
         write_done=done(write),
         split=dram.timing.get("nAAD", 0),

@@ -17,7 +17,9 @@ from pimloom.arch.tree import InputError, did_you_mean, shown
 
 I8 = npt.NDArray[np.int64]
 
-MAX_NUMBER = 2**62
+MAX_ADDRESS = 2**62
+MAX_CYCLE = 2**40
+"""Minutes of DRAM time; the refreshes of a longer wait alone would take minutes to simulate."""
 MAX_WORD = 20
 """Characters of the longest word that can be right, leading zeros aside."""
 MAX_LINE_B = 1 << 16
@@ -228,7 +230,7 @@ def _from_csv(block: bytes, form: _Form) -> Requests | None:
     write = np.array([form.ops.index(name) for name in names], np.int64)[ops.indices.to_numpy()]
     address = np.array(table["address"].chunk(0))
     cycle = np.array(table["cycle"].chunk(0)) if "cycle" in form.fields else np.zeros_like(address)
-    if min(cycle.min(), address.min()) < 0 or max(cycle.max(), address.max()) > MAX_NUMBER:
+    if min(cycle.min(), address.min()) < 0 or cycle.max() > MAX_CYCLE or address.max() > MAX_ADDRESS:
         return None
     return Requests(cycle, write, address)
 
@@ -246,7 +248,7 @@ def _parse(file: str, first: int, block: bytes, form: _Form) -> Requests:
             )
         for field, word in zip(form.fields, words, strict=True):
             try:
-                value = _op(word[0], form) if field == "op" else _number(word[0])
+                value = _op(word[0], form) if field == "op" else _number(word[0], field)
             except ValueError as error:
                 raise InputError(f"{file}:{number}:{word.start() + 1}: {field}: {error}") from None
             columns[field].append(value)
@@ -262,8 +264,9 @@ def _op(word: str, form: _Form) -> int:
     return form.ops.index(word.upper())
 
 
-def _number(word: str) -> int:
-    """Return a number from 0 to MAX_NUMBER, decimal or hexadecimal; raise ValueError for anything else."""
+def _number(word: str, field: str) -> int:
+    """Return a number of the field's range, decimal or hexadecimal; raise ValueError for anything else."""
+    limit = MAX_CYCLE if field == "cycle" else MAX_ADDRESS
     if not _NUMBER.fullmatch(word.removeprefix("-")):
         is_hexadecimal = re.fullmatch("[0-9a-fA-F]+", word)
         raise ValueError(
@@ -272,6 +275,6 @@ def _number(word: str) -> int:
     digits = word.lstrip("0xX")
     if not word.startswith("-") and len(digits) <= MAX_WORD:
         value = int(digits or "0", 16 if word[1:2] in ("x", "X") else 10)
-        if value <= MAX_NUMBER:
+        if value <= limit:
             return value
-    raise ValueError(f"{shown(word)} is out of range (0 to 2^62)")
+    raise ValueError(f"{shown(word)} is out of range (0 to 2^{limit.bit_length() - 1})")

@@ -9,7 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from pimloom.arch.document import shipped
-from pimloom.arch.tree import Findings, InputError, Node, Place, Scalar, did_you_mean, read_file, shown
+from pimloom.arch.tree import (
+    Findings,
+    InputError,
+    Node,
+    Place,
+    Scalar,
+    did_you_mean,
+    is_file,
+    read_file,
+    shown,
+)
 
 CONFIG = "config.json"
 FAMILIES = ("gpt2",)
@@ -72,10 +82,10 @@ def config_path(name_or_path: str) -> Path | None:
     """
     path = Path(name_or_path)
     if path.is_dir() and name_or_path not in shipped("model"):
-        if not (path / CONFIG).is_file():
+        if not is_file(path / CONFIG):
             raise InputError(f"{path}: this folder holds no {CONFIG}")
         return path / CONFIG
-    if path.suffix == ".json" and path.is_file() and "kind" not in _keys(path, Findings()):
+    if path.suffix == ".json" and is_file(path) and "kind" not in _keys(path, Findings()):
         return path
     return None
 

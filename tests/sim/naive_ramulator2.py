@@ -186,8 +186,8 @@ class Twin:
         self.act = find("activate_first", "bank") or find("activate", "bank") or ""
         self.act2 = find("activate_second", "bank") if find("activate_first", "bank") else None
         self.pre = find("precharge", "bank") or ""
-        self.rd = (memory.closing("read") if closed else find("read", "bank")) or ""
-        self.wr = (memory.closing("write") if closed else find("write", "bank")) or ""
+        # By their names, not by `Memory.access`: auto-precharge is what ends in A in every shipped standard.
+        self.rd, self.wr = (name + "A" * closed for name in ("RD", "WR"))
         self.ref = (self.ref_level and find("refresh", self.ref_level)) or ""
         self.ref_pre = (self.ref_level and find("precharge", self.ref_level)) or ""
         self.columns = {self.rd, self.wr}
