@@ -420,6 +420,9 @@ TREE_MUTATIONS = (
     odd_value, odd_value, odd_number, odd_number, odd_number, drop, rename, swap, without_command, other_command, other_rule,
     other_size, other_mapping, other_controller,
 )  # fmt: skip
+MEMORY_MUTATIONS = (
+    other_size, other_size, other_rule, other_controller, other_controller, without_command, other_command, other_mapping,
+)  # fmt: skip
 
 
 # --- cases -------------------------------------------------------------------------------------------------
@@ -475,6 +478,18 @@ def config_tree(case: Case, rng: random.Random, corpus: Corpus) -> None:
     for _ in range(rng.choice((1, 1, 2, 3))):
         case.what.append(rng.choice(TREE_MUTATIONS)(rng, tree))
     _on_config(case, rng, corpus, _write(case, corpus, "c.yaml", dump(tree)), of)
+
+
+def other_memory(case: Case, rng: random.Random, corpus: Corpus) -> None:
+    """A memory that is unlike any real one, but may well be valid: what kernels have to cope with."""
+    of = rng.choice([name for name in corpus.trees if not name.startswith("dram:")])
+    tree = json.loads(json.dumps(corpus.trees[of]))
+    case.what.append(of)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        case.what.append(rng.choice(MEMORY_MUTATIONS)(rng, tree))
+    config = _write(case, corpus, "c.yaml", dump(tree))
+    trace = _write(case, corpus, "r.txt", "\n".join(requests(rng, most=rng.choice((3, 40, 300)))) + "\n")
+    case.words = ["dram", config, trace, "--wrap", "--json", "--commands", str(corpus.folder / "out.csv")]
 
 
 def request_trace(case: Case, rng: random.Random, corpus: Corpus) -> None:
@@ -639,7 +654,10 @@ def places(case: Case, rng: random.Random, corpus: Corpus) -> None:
     case.names += [Path(word).name or "." for word in case.words[1:]] + ["--", "'", "Missing", "argument"]
 
 
-KINDS = (config_tree, config_tree, config_tree, config_tree, config_bytes, request_trace, request_trace, command_trace, overrides, places)
+KINDS = (
+    config_tree, config_tree, config_tree, config_bytes, other_memory, other_memory, request_trace, request_trace,
+    command_trace, overrides, places,
+)  # fmt: skip
 
 
 def make_case(seed: int, number: int, corpus: Corpus) -> Case:
@@ -727,6 +745,16 @@ def kind_of(code: int | None, err: str) -> str:
 # --- processes ---------------------------------------------------------------------------------------------
 
 
+def _call_twice(case: Case) -> tuple[int | None, str, str, str | None]:
+    """Run a case; what it writes must be a trace that check-trace can read, whatever it thinks of it."""
+    ended = call(case.words)
+    if ended[0] != 0 or case.words[0] != "dram" or "--commands" not in case.words or "-o" in case.words:
+        return ended
+    written = case.words[case.words.index("--commands") + 1]
+    read = call(["check-trace", case.words[1], written, "--partial"])
+    return ended if read[0] in (0, 3) and not read[3] else (None, "", "", f"check-trace of what it wrote: {read}")
+
+
 def work(seed: int, first: int, stop: int) -> None:
     """Run cases one after the other; a line of JSON for each on stdout."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_B, MEMORY_B))
@@ -745,7 +773,7 @@ def work(seed: int, first: int, stop: int) -> None:
             print(json.dumps([case.words, case.what]), file=report, flush=True)
             begin = time.perf_counter()
             signal.setitimer(signal.ITIMER_REAL, CASE_s)
-            code, out, err, raised = call(case.words)
+            code, out, err, raised = _call_twice(case)
             signal.setitimer(signal.ITIMER_REAL, 0)
             seconds = time.perf_counter() - begin
             try:
@@ -809,7 +837,7 @@ def show(seed: int, number: int, folder: Path) -> None:
     os.chdir(folder)
     case = make_case(seed, number, make_corpus(folder))
     print("; ".join(case.what), "\npimloom", *map(repr, case.words), flush=True)
-    code, out, err, raised = call(case.words)
+    code, out, err, raised = _call_twice(case)
     print(f"exit code {code}\n--- stdout\n{out[:2000]}\n--- stderr\n{err[:4000]}\n{raised or ''}")
     print(f"--- {judge(case, code, out, err, raised) or 'right'}")
 

@@ -178,7 +178,7 @@ def test_pieces_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, for
 
 @pytest.mark.parametrize("form", FORMS)
 def test_place_of_a_request(tmp_path: Path, form: str) -> None:
-    column = {"reference": [5, 5, 23], "ramulator2": [4, 4, 4]}.get(form, [1, 1, 1])
+    column = {"reference": [5, 5, 17], "ramulator2": [4, 4, 4]}.get(form, [1, 1, 1])
     first = 5 if form == "reference" else 3
     for path in write(tmp_path, "# a\n\n" + FORMS[form].replace("\n", "\n\n")):
         places = [f"{path}:{first + 2 * n}:{column[n]}" for n in range(3)]
