@@ -1039,10 +1039,14 @@ def _print_names(heading: str, names: dict[str, str], indented: bool) -> None:
 
 def _check_folder(folder: Path) -> None:
     """Raise InputError where no folder can be made or written, now and not after the simulation."""
-    from pimloom.arch.tree import InputError
+    from pimloom.arch.tree import InputError, shown
 
     for place in (folder, *folder.absolute().parents):
-        if place.exists():
+        try:
+            exists = place.exists()
+        except OSError as error:
+            raise InputError(f"{shown(str(folder))}: {error.strerror}") from None
+        if exists:
             if not place.is_dir():
                 raise InputError(f"{place}: is a file, not a folder")
             if not os.access(place, os.W_OK | os.X_OK):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pimloom.arch.expression import ExpressionError, evaluate
-from pimloom.arch.tree import Keys, did_you_mean
+from pimloom.arch.tree import Keys, did_you_mean, shown
 
 if TYPE_CHECKING:
     from pimloom.arch.dram import Array, Dram, Tables
@@ -69,7 +69,7 @@ def _references(dram: "Dram") -> Iterator[Finding]:
             for i, command in enumerate(side):
                 if command not in dram.commands:
                     hint = did_you_mean(command, dram.command_names)
-                    yield ("constraints", name, position, i), f"unknown command {command!r}{hint}"
+                    yield ("constraints", name, position, i), f"unknown command {shown(command)}{hint}"
                 elif rule.window > 1 and LEVELS.index(rule.level) > LEVELS.index(
                     dram.commands[command].target
                 ):

@@ -206,9 +206,9 @@ class Memory(Description):
                 yield ("dram", "commands"), f"no command of the meaning {meaning!r} addresses a bank"
         for meaning in ("read", "write"):
             if self.access(meaning) is None:
-                which = "closes" if self.controller.page == "closed" else "leaves open"
-                text = f"{self.controller.page!r} needs a {meaning} command that {which} its bank"
-                yield ("controller", "page"), text
+                page = self.controller.page
+                which = "closes its bank" if page == "closed" else "leaves its bank open"
+                yield ("dram", "commands"), f"the page policy {page!r} needs a {meaning} command that {which}"
         if policy == "all_bank" and not robin and dram.find("precharge", scope) is None:
             yield (
                 ("dram", "commands"),

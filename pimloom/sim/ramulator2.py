@@ -79,7 +79,7 @@ class Setup(NamedTuple):
     linger: int  # clocks that the data clock runs on after data
     refresh: int  # NO_REFRESH, ALL_BANK, PER_BANK or PER_BANK_SET
     interval: int  # clocks from one refresh to the next
-    rest: int  # clocks between two rounds of PER_BANK_SET
+    rest: int  # clocks between two rounds of a stack ID of PER_BANK_SET
     scopes: I8  # i8[S]  nodes that all-bank commands address
     scope_of: I8  # i8[B]  place in `scopes` of what a bank lies in
     rank_of: I8  # i8[B]  pseudo-channel and rank of a bank, as one number
@@ -93,10 +93,13 @@ class State(NamedTuple):
     slots: I8  # i8[P, 8]   requests; NEXT_OF_BANK links the free places, too
     banks: I8  # i8[B, 6]
     who: I8  # i8[5 * B]  candidates, -1 = none
-    when: I8  # i8[5 * B]  clock before which its command cannot issue, NEVER = not before its bank changes
+    when: I8  # i8[5 * B]  clock before which the command of a live candidate cannot issue
     soonest: I8  # i8[5]      the same for all candidates of a row
-    due: I8  # i8[D, 2]   ring of due refreshes: node or bank, and the stack ID whose round it ends, or -1
-    rounds: I8  # i8[S]      clock at which the last round of each stack ID ended, NEVER = it goes on
+    live: I8  # i8[5, B]   banks whose candidate may have its command before its bank changes, oldest first
+    live_count: I8  # i8[5]
+    age: I8  # i8[5 * B]  arrival of a candidate that is live, -1 = it is not
+    due: I8  # i8[D]      ring of due refreshes: nodes or banks
+    rounds: I8  # i8[S]      clock at which the last bank of each stack ID was due
     ready: I8  # see Rules.state
     past: I8
     open_banks: I8  # i8[ranks, 3]  open banks, clock of the first opening, clocks with an open bank so far
@@ -147,11 +150,15 @@ def run(
             return FULL
         c = s[CLOCK]
         t = c + 1
-        if t - s[PROGRESS] > PATIENCE and s[N_READS] + s[N_WRITES] + s[N_ACTIVE] > 0:
-            return STUCK
         i = s[NEXT]
-        if i == n and not is_last:
-            return MORE
+        is_idle = s[N_READS] + s[N_WRITES] + s[N_ACTIVE] == 0 and s[HALF] < 0
+        if i == n:
+            if not is_last:
+                return MORE
+            if is_idle and c > 0 and c >= s[LAST_DATA]:
+                return ENDED
+        if not is_idle and t - s[PROGRESS] > PATIENCE:
+            return STUCK
         happened = False
         wake = NEVER
         if i < n:
@@ -205,14 +212,11 @@ def run(
             happened |= issued
             wake = s[WAKE]
 
-        if s[NEXT] == n and s[N_READS] + s[N_WRITES] + s[N_ACTIVE] == 0 and s[HALF] < 0:
-            if t >= s[LAST_DATA]:
-                s[CLOCK] = t
-                return ENDED
-            wake = min(wake, s[LAST_DATA])
         if happened:
             s[CLOCK] = t
             continue
+        if is_idle and i == n:
+            wake = min(wake, max(t + 1, s[LAST_DATA]))
         if setup.refresh != NO_REFRESH:
             # A request that nothing will ever serve does not wait for refreshes alone.
             if wake == NEVER and s[DUE_COUNT] == 0:
@@ -282,22 +286,51 @@ def _note_latency(state: State, latency: int) -> None:
 @inlined
 def _wait(setup: Setup, state: State, queue: int, bank: int) -> None:
     """Say from when on the candidates of a queue for a bank are worth a look: now, or not before it changes."""
-    who, when = state.who, state.when
+    who = state.who
     hit = 2 * queue * len(state.banks) + bank
     other = hit + len(state.banks)
-    when[hit] = NEVER
     # A row that its first access closes is for the request that it was opened for.
-    if who[hit] >= 0 and not setup.closes:
-        when[hit] = state.soonest[2 * queue] = 0
+    _expect(state, 2 * queue + HIT, bank, who[hit] >= 0 and not setup.closes)
     row = state.banks[bank, OPEN]
-    when[other] = NEVER
+    is_possible = False
     if who[other] >= 0:
         if row == CLOSED:
-            when[other] = state.soonest[2 * queue + 1] = 0
+            is_possible = True
         elif row != OPENING and state.banks[bank, HOLDER] < 0:
             older = state.slots[who[other], ARRIVAL]
             if not setup.row_hit or who[hit] < 0 or state.slots[who[hit], ARRIVAL] > older:
-                when[other] = state.soonest[2 * queue + 1] = 0
+                is_possible = True
+    _expect(state, 2 * queue + OTHER, bank, is_possible)
+
+
+@inlined
+def _expect(state: State, row: int, bank: int, is_possible: bool) -> None:
+    """Give the candidate of a bank its place in a row, the older before the younger, or take it out."""
+    live, age = state.live[row], state.age
+    first = row * len(state.banks)
+    k = first + bank
+    arrival = state.slots[state.who[k], ARRIVAL] if is_possible else -1
+    if is_possible:
+        state.when[k] = state.soonest[row] = 0
+    if age[k] == arrival:
+        return
+    count = state.live_count[row]
+    if age[k] >= 0:
+        count -= 1
+        i = 0
+        while live[i] != bank:
+            i += 1
+        for j in range(i, count):
+            live[j] = live[j + 1]
+    age[k] = arrival
+    if is_possible:
+        i = count
+        while i > 0 and age[first + live[i - 1]] > arrival:
+            live[i] = live[i - 1]
+            i -= 1
+        live[i] = bank
+        count += 1
+    state.live_count[row] = count
 
 
 @inlined
@@ -328,31 +361,27 @@ def _fall_due(setup: Setup, state: State, t: int) -> bool:
         return False
     if setup.refresh == ALL_BANK:
         for node in setup.scopes:
-            state.due[(s[DUE_FIRST] + s[DUE_COUNT]) % capacity, 0] = node
+            state.due[(s[DUE_FIRST] + s[DUE_COUNT]) % capacity] = node
             s[DUE_COUNT] += 1
         s[TICK] += setup.interval
         return True
     at = (s[DUE_FIRST] + s[DUE_COUNT]) % capacity
     if setup.refresh == PER_BANK:
-        state.due[at, 0] = s[TURN]
+        state.due[at] = s[TURN]
         s[DUE_COUNT] += 1
         s[TURN] = (s[TURN] + 1) % len(setup.rank_of)
         s[TICK] += setup.interval
         return True
     channels, stacks, banks = setup.sets[0], setup.sets[1], setup.sets[2]
     stack, bank = s[TURN] // banks, s[TURN] % banks
-    if bank == 0 and s[STAGE] == 0 and t < state.rounds[stack] + setup.rest:
-        # The round before is not over, or not long enough.
-        s[TICK] = max(t + 1, min(state.rounds[stack], NEVER - setup.rest - 1) + setup.rest)
-        if state.rounds[stack] == NEVER:
-            s[TICK] = t + 1
+    rested = state.rounds[stack] + setup.rest
+    if bank == 0 and s[STAGE] == 0 and t < rested:
+        s[TICK] = s[BASE] = rested
         return True
-    is_last = bank == banks - 1 and s[STAGE] == channels - 1
-    state.due[at, 0] = (s[STAGE] * stacks + stack) * banks + bank
-    state.due[at, 1] = stack if is_last else -1
+    state.due[at] = (s[STAGE] * stacks + stack) * banks + bank
     s[DUE_COUNT] += 1
-    if is_last:
-        state.rounds[stack] = NEVER
+    if bank == banks - 1 and s[STAGE] == channels - 1:
+        state.rounds[stack] = t
     s[STAGE] += 1
     s[TICK] = t + 1
     if s[STAGE] == channels:
@@ -377,7 +406,6 @@ def _queue(setup: Setup, s: I8) -> int:
 def _choose(rules: Rules, setup: Setup, state: State, first: int, last: int, kind: int, t: int) -> int:
     """Return the oldest of the candidates in some rows whose command may issue now, or -1."""
     s, slots, when = state.scalars, state.slots, state.when
-    n = len(state.banks)
     best, oldest = -1, NEVER
     wake = s[WAKE]
     for r in range(first, last):
@@ -385,11 +413,15 @@ def _choose(rules: Rules, setup: Setup, state: State, first: int, last: int, kin
             wake = min(wake, state.soonest[r])
             continue
         soonest = NEVER
-        for k in range(r * n, r * n + n):
+        for j in range(state.live_count[r]):
+            bank = state.live[r, j]
+            k = r * len(state.banks) + bank
+            if state.age[k] > oldest:
+                soonest = 0
+                break
             clock = when[k]
             if clock <= t:
                 slot = state.who[k]
-                bank = slots[slot, BANK]
                 row = state.banks[bank, OPEN]
                 command = setup.wr if slots[slot, WRITE] else setup.rd
                 if row == CLOSED:
@@ -404,8 +436,10 @@ def _choose(rules: Rules, setup: Setup, state: State, first: int, last: int, kin
                     clock = t + 1
                 when[k] = clock
                 # Only one row at a time can be half open.
-                if clock <= t and slots[slot, ARRIVAL] < oldest and (s[HALF] < 0 or command != setup.act):
-                    best, oldest = slot, slots[slot, ARRIVAL]
+                if clock <= t and (s[HALF] < 0 or command != setup.act):
+                    best, oldest = slot, state.age[k]
+                    soonest = 0
+                    break
             soonest = min(soonest, clock)
         state.soonest[r] = soonest
         if soonest > t:
@@ -525,9 +559,8 @@ def _hold(state: State, slot: int) -> None:
     bank = state.slots[slot, BANK]
     state.banks[bank, OPEN] = state.slots[slot, ROW]
     state.banks[bank, HOLDER] = slot
-    place = 2 * ACTIVE * len(state.banks) + bank
-    state.who[place] = slot
-    state.when[place] = state.soonest[2 * ACTIVE] = 0
+    state.who[2 * ACTIVE * len(state.banks) + bank] = slot
+    _expect(state, 2 * ACTIVE, bank, True)
     state.scalars[N_ACTIVE] += 1
 
 
@@ -554,9 +587,8 @@ def _finish(setup: Setup, state: State, slot: int, t: int) -> None:
     s[FREE] = slot
     if state.banks[bank, HOLDER] == slot:
         state.banks[bank, HOLDER] = -1
-        place = 2 * ACTIVE * len(state.banks) + bank
-        state.who[place] = -1
-        state.when[place] = NEVER
+        state.who[2 * ACTIVE * len(state.banks) + bank] = -1
+        _expect(state, 2 * ACTIVE, bank, False)
         s[N_ACTIVE] -= 1
     if setup.closes:
         _close(setup, state, bank, t)
@@ -569,7 +601,7 @@ def _refresh(setup: Setup, rules: Rules, state: State, log: I8, kind: int, t: in
     if kind == COLUMNS:
         return False
     at = s[DUE_FIRST]
-    target = state.due[at, 0]
+    target = state.due[at]
     is_all = setup.refresh == ALL_BANK
     begin, end = target, target + 1
     if is_all:
@@ -605,8 +637,6 @@ def _refresh(setup: Setup, rules: Rules, state: State, log: I8, kind: int, t: in
                 _rank(setup, state, READS, bank)
                 _rank(setup, state, WRITES, bank)
     else:
-        if setup.refresh == PER_BANK_SET and state.due[at, 1] >= 0:
-            state.rounds[state.due[at, 1]] = t
         s[DUE_FIRST] = (at + 1) % len(state.due)
         s[DUE_COUNT] -= 1
     return True
@@ -811,7 +841,10 @@ def begin(memory: Memory) -> tuple[Rules, Setup, State]:
         who=np.full(5 * dram.banks, -1, np.int64),
         when=np.full(5 * dram.banks, NEVER, np.int64),
         soonest=np.full(5, NEVER, np.int64),
-        due=np.full((MOST_DUE, 2), -1, np.int64),
+        live=np.zeros((5, dram.banks), np.int64),
+        live_count=np.zeros(5, np.int64),
+        age=np.full(5 * dram.banks, -1, np.int64),
+        due=np.zeros(MOST_DUE, np.int64),
         rounds=np.full(dram.stack_ids, -NEVER, np.int64),
         ready=ready,
         past=past,

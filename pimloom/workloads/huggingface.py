@@ -81,7 +81,11 @@ def config_path(name_or_path: str) -> Path | None:
     Raises InputError for a folder without config.json.
     """
     path = Path(name_or_path)
-    if path.is_dir() and name_or_path not in shipped("model"):
+    try:
+        is_folder = path.is_dir()
+    except (OSError, ValueError):
+        return None
+    if is_folder and name_or_path not in shipped("model"):
         if not is_file(path / CONFIG):
             raise InputError(f"{path}: this folder holds no {CONFIG}")
         return path / CONFIG
