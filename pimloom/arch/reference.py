@@ -17,12 +17,6 @@ TREE_LEVELS = {
 }  # fmt: skip
 NOT_ISSUED = ("RFMab", "RFMpb", "RFMsb", "DRFMab", "DRFMpb", "DRFMsb", "REFsb", "PREsb", "PREA", "VRR")
 """Commands that tables of rules mention and that no controller here issues."""
-BUSES = {
-    "one command per cycle": "shared",
-    "one command per cycle, split activate, WCK sync": "shared",
-    "one column command and one row command per cycle": "row_and_column",
-    "one column and one row command on odd cycles, precharge only on even cycles": "half_clock",
-}
 POSTPONED = 8
 """All-bank refreshes that the standards let wait; the simulators postpone none, but serve them one by one."""
 
@@ -53,11 +47,15 @@ class _Mapping(_Foreign):
 
 class _RamulatorClock(_Foreign):
     tCK_ps: int = Field(ge=1, le=10**6)
+    cycle_unit: Literal["CK", "half CK"]
     data_rate_MTps: int = Field(ge=1, le=10**6)
 
 
+class _RamulatorCommand(_Foreign):
+    bus: Literal["shared", "row", "column"]
+
+
 class _RamulatorController(_Foreign):
-    kind: Literal[tuple(BUSES)]  # type: ignore[valid-type]
     scheduler: Literal["FRFCFS", "FRFCFS_ROWHIT"]
     row_policy: str = Field(pattern="^(open_page|close_page)")
     read_queue: int
@@ -82,7 +80,7 @@ class Ramulator2(_Foreign):
     timing_cycles: dict[str, int | None]
     read_latency_cycles: int = Field(ge=1, le=10**6)
     timing_constraints: list[list[Any]]
-    commands: dict[str, Any]
+    commands: dict[str, _RamulatorCommand]
     address_mapping: _Mapping
     controller: _RamulatorController
     refresh: _RamulatorRefresh
@@ -204,13 +202,15 @@ def _ramulator2(config: Ramulator2) -> list[_Entry]:
         # Commands to all banks address the level below the channel, if that is no bank group.
         rows = [row[0] for row in config.timing_constraints if row]
         scope = "pseudochannel" if "PseudoChannel" in rows else "rank" if "Rank" in rows else "channel"
+    bus = "shared" if all(c.bus == "shared" for c in config.commands.values()) else "row_and_column"
     policy: str = refresh.mode
-    if policy == "per_bank" and BUSES[controller.kind] == "half_clock":
-        policy = "per_bank_set"
+    if config.clock.cycle_unit == "half CK":
+        bus = "half_clock"
+        policy = "per_bank_set" if policy == "per_bank" else policy
     latency = ("read_latency_cycles",)
     entries: list[_Entry] = [
         (("dram", "io", "rate_bps"), config.clock.data_rate_MTps * 10**6, ("clock", "data_rate_MTps")),
-        (("dram", "command_bus"), BUSES[controller.kind], ("controller", "kind")),
+        (("dram", "command_bus"), bus, ("commands",)),
         (("dram", "refresh", "policy"), policy, ("refresh", "mode")),
         (("dram", "refresh", "postpone"), POSTPONED, ("refresh",)),
         *_commands(list(config.commands), scope, str(config.read_latency_cycles), "nCWL + nBL", latency),
