@@ -748,7 +748,7 @@ def places(case: Case, rng: random.Random, corpus: Corpus) -> None:
         )
     )
     named = [Path(word).name or "." for word in case.words[1:]]
-    case.names += [*named, *(repr(name)[1:-1] for name in named), "Usage: pimloom", "Option '"]
+    case.names += [*named, *(repr(name)[1:-1] for name in named), str(folder), "Usage: pimloom", "Option '"]
 
 
 KINDS = (

@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pimloom.arch.document import InputError
     from pimloom.arch.machine import load_arch
+    from pimloom.arch.memory import load_memory
+    from pimloom.memory import run_requests
     from pimloom.proof import validate
     from pimloom.reports.result import Result, load
     from pimloom.run import simulate
@@ -21,7 +23,9 @@ _HOME = {
     "Result": "reports.result",
     "load": "reports.result",
     "load_arch": "arch.machine",
+    "load_memory": "arch.memory",
     "load_model": "workloads.model",
+    "run_requests": "memory",
     "simulate": "run",
     "sweep": "sweeps.sweep",
     "validate": "proof",
@@ -29,7 +33,8 @@ _HOME = {
 """Where each public name is defined. It is imported at its first use, so that `import pimloom` is quick."""
 
 __all__ = [
-    "InputError", "Result", "load", "load_arch", "load_model", "simulate", "sweep", "validate", "version",
+    "InputError", "Result", "load", "load_arch", "load_memory", "load_model", "run_requests",
+    "simulate", "sweep", "validate", "version",
 ]  # fmt: skip
 
 

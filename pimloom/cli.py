@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -36,6 +37,7 @@ PATIENCE_s = 1.0
 """A run that takes longer gets a progress bar."""
 LOG_s = 60.0
 """Without a terminal a sweep says this often how far it is."""
+SHOWN_VIOLATIONS = 20
 PIPE_COLUMNS = 110
 """Width of tables that go to no terminal."""
 CLASSES = {
@@ -530,9 +532,9 @@ def dram(
         typer.Option(min=0, help="Write no more commands than this; all are simulated and counted."),
     ] = None,
     controller: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="MEMORY", help="For a DRAM: shipped memory whose controller stands before it."),
-    ] = "ramulator2",
+    ] = None,
     wrap: Annotated[
         bool, typer.Option("--wrap", help="Take addresses beyond the memory modulo its size.")
     ] = False,
@@ -547,7 +549,7 @@ def dram(
     described, _ = load_memory(memory, override or (), controller)
     if commands:
         _check_folder(commands.parent)
-    _announce_compilation()
+    _announce_compilation("dramsim3" if described.controller.scheduler == "round_robin" else "ramulator2")
     try:
         with _busy(f"simulating {requests}"):
             result = run_requests(described, requests, commands, max_commands, wrap)
@@ -657,8 +659,11 @@ def check_trace(
             }
         )
     else:
-        for violation in violations:
+        for violation in violations[:SHOWN_VIOLATIONS]:
             typer.echo(violation)
+        if len(violations) > SHOWN_VIOLATIONS:
+            by_rule = Counter(violation.rule for violation in violations).most_common()
+            typer.echo(f"... in all: {', '.join(f'{rule} {n}' for rule, n in by_rule)}; --json has them")
         count = f"{len(violations)} violation{'s' * (len(violations) != 1)}"
         typer.echo(f"{commands}: {len(found)} commands checked against {dram.name}: {count}")
     if violations:
@@ -1105,9 +1110,9 @@ def _busy(text: str) -> Iterator[None]:
         yield
 
 
-def _announce_compilation() -> None:
-    """Say why the first run takes long."""
+def _announce_compilation(module: str = "") -> None:
+    """Say why the first run, or the first with a kernel, takes long."""
     from pimloom.sim.jit import is_cold
 
-    if is_cold():
+    if is_cold(module):
         typer.echo("compiling kernels (first run only, about 20 s)", err=True)

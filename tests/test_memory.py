@@ -177,6 +177,46 @@ def test_commands_obey_the_standard(name: str, controller: str, tmp_path: Path) 
     assert ran >= (0 if controller == "dramsim3" and split else 4)
 
 
+def test_two_ranks_share_one_data_clock(tmp_path: Path) -> None:
+    overrides = ["dram.ranks=2", "dram.channel_capacity_B=4294967296"]
+    memory, _ = load_memory("lpddr5_6400", overrides)
+    path = tmp_path / "commands.parquet"
+    run_requests(memory, [mixed(memory.capacity_B // 32, 32)], path)
+    trace = io.read(path, memory.dram)
+    assert set(trace.rank.tolist()) == {0, 1}
+    assert not check.check(memory.dram, memory.dram.symbols({}), trace, rows_may_stay_open=True)
+
+
+def test_commands_to_all_of_the_only_stack_id(tmp_path: Path) -> None:
+    """A memory whose rules speak of stack IDs has that level, even if there is one."""
+    here = case("hbm3_6400/random")
+    text = (
+        (here / "config.yaml")
+        .read_text()
+        .replace("stack_ids: 2", "stack_ids: 1")
+        .replace("[stack_id, 1], ", "")
+    )
+    (tmp_path / "config.yaml").write_text(text)
+    memory, _ = load_memory(str(tmp_path / "config.yaml"))
+    path = tmp_path / "commands.csv"
+    far = Requests(*np.array([[0, 100_000], [0, 0], [0, 64]]))
+    run_requests(memory, [far], path)
+    assert ",PREab,0,0,-1,-1,-1,-1,-1" in path.read_text()
+    trace = io.read(path, memory.dram)
+    assert not check.check(memory.dram, memory.dram.symbols({}), trace, rows_may_stay_open=True)
+
+
+def test_requests_that_are_answered_by_others_use_no_pins() -> None:
+    memory, _ = load_memory("ddr4_3200")
+    n = 3000
+    hot = Requests(np.zeros(n, np.int64), np.arange(n) % 2, np.arange(n) // 2 % 16 * 64)
+    result = run_requests(memory, [hot])
+    assert result["reads_forwarded"] + result["writes_coalesced"] > 0
+    accesses = result["commands"].get("RD", 0) + result["commands"].get("WR", 0)
+    assert result["bandwidth_pins_GBps"] == pytest.approx(accesses * 64 / result["busy_time_ns"])
+    assert result["bandwidth_share"] <= 1
+
+
 def mixed(accesses: int, access_B: int) -> Requests:
     """Random, hot and streaming requests, some of them sparse; writes in one half, reads in the other."""
     rng = np.random.Generator(np.random.PCG64(3))

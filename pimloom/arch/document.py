@@ -370,7 +370,9 @@ def _check_sources(root: Node, part: Node, at: Keys, findings: Findings) -> None
         if node.source is not None and _source_text(root, path, node.source) is None:
             known = [key for i in range(len(path)) for key in _sources_of(_node_at(root, path[:i]))]
             hint = did_you_mean(node.source, known)
-            findings.add(node.place, path, f"the source {shown(node.source)} is not among the 'sources'{hint}")
+            findings.add(
+                node.place, path, f"the source {shown(node.source)} is not among the 'sources'{hint}"
+            )
 
 
 def load(

@@ -16,8 +16,7 @@ LEVELS = ("channel", "pseudochannel", "rank", "stack_id", "bankgroup", "bank")
 """Of the tree of nodes, outermost first."""
 DEPTH = dict(zip(LEVELS, (0, 0, 0, 0, 1, 2), strict=True))
 """Of a level in `dram.Tables`, which know one pseudo-channel, rank and stack ID."""
-MAX_CLOCKS = 2**20
-"""Of a timing; refresh intervals, the longest ones, are some ten thousand."""
+MAX_CLOCKS = 2**30
 MAX_BANKS, MAX_BANKS_OF_CHANNELS = 2**12, 2**16
 
 Finding = tuple[Keys, str]
@@ -51,8 +50,9 @@ def _organisation(dram: "Dram") -> Iterator[Finding]:
                 f"the levels make {banks} banks of {of}; at most {most} make sense",
             )
     n = dram.timing
-    if {"nRC", "nRAS", "nRP"} <= n.keys() and n["nRC"] < n["nRAS"] + n["nRP"] - 1:
-        # Each is a time in whole clocks, rounded up: the sum of two can be one clock above that of the cycle.
+    # Each is a time in whole clocks, rounded up: the sum of two can be one clock above that of the cycle.
+    clock = 2 if dram.command_bus == "half_clock" else 1
+    if {"nRC", "nRAS", "nRP"} <= n.keys() and n["nRC"] < n["nRAS"] + n["nRP"] - clock:
         yield (
             ("timing", "nRC"),
             f"nRC = {n['nRC']} is below nRAS + nRP = {n['nRAS']} + {n['nRP']} = {n['nRAS'] + n['nRP']}",

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pimloom.arch.base import Count, Description, Int, Strict, raise_located
 from pimloom.arch.document import Document, Override, load, locate, read, shipped, validate
 from pimloom.arch.dram import Array, Dram
+from pimloom.arch.expression import evaluate
 from pimloom.arch.reference import form_of, is_reference, memory_tree
 from pimloom.arch.tree import Findings, InputError, Keys, did_you_mean, read_file
 
@@ -89,6 +90,8 @@ class Controller(Strict):
     )
 
 
+MOST_CLOCKS = 2**20
+"""That a command may take, or keep another one waiting; refreshes, the longest ones, take some thousand."""
 OF_FR_FCFS = ("write_high", "write_low")
 OF_ROUND_ROBIN = ("unified", "queue_per", "command_queue", "row_hit_cap", "drain_above", "tail")
 
@@ -160,6 +163,9 @@ class Memory(Description):
         for i, part in enumerate(self.address_mapping.lsb_first):
             name: str = part.coordinate
             count = part.count or left[name]
+            if part.count is None and left[name] == 1 and sizes[name] > 1:
+                yield (*path, i), f"the coordinate {name!r} is complete without this"
+                return
             if left[name] % count:
                 yield (*path, i), f"{count} values, but {left[name]} are left of the coordinate {name!r}"
                 return
@@ -204,6 +210,16 @@ class Memory(Description):
         for meaning in wanted:
             if dram.find(meaning, "bank") is None:
                 yield ("dram", "commands"), f"no command of the meaning {meaning!r} addresses a bank"
+        symbols = dram.symbols({})
+        times = [(("commands", n, "duration"), c.duration) for n, c in dram.commands.items()]
+        times += [(("constraints", n, "minimum"), r.minimum) for n, r in dram.constraints.items()]
+        for path, text in times:
+            clocks = evaluate(text, symbols)
+            if clocks > MOST_CLOCKS:
+                yield (
+                    ("dram", *path),
+                    f"{text!r} is {clocks} clocks; a controller waits {MOST_CLOCKS} at most",
+                )
         for meaning in ("read", "write"):
             if self.access(meaning) is None:
                 page = self.controller.page
@@ -235,23 +251,28 @@ class Memory(Description):
 
 
 def load_memory(
-    name_or_path: str, overrides: Sequence[str | Override] = (), controller: str = "ramulator2"
+    name_or_path: str, overrides: Sequence[str | Override] = (), controller: str | None = None
 ) -> tuple[Memory, Document]:
     """The memory of a shipped name or a file, which may be a configuration of the DRAM reference data.
 
-    A DRAM standard is taken behind the controller, and with the address mapping, of a shipped memory.
-    Raises InputError with everything that is wrong with it.
+    A DRAM standard is taken behind the controller, and with the address mapping, of a shipped memory (None =
+    ramulator2). Raises InputError with everything that is wrong with it.
     """
     path = _find(name_or_path)
     findings = Findings()
     root = read_file(path, findings)
+    assert isinstance(root.value, dict)
+    is_dram = "kind" in root.value and root.value["kind"].value == "dram"
+    if controller is not None and not is_dram:
+        raise InputError(
+            f"{name_or_path}: is a memory, which has its own controller; {controller!r} is for a DRAM"
+        )
     if is_reference(root):
         config, _ = validate(form_of(root), "memory", root, (), findings)
         return validate(Memory, "memory", memory_tree(root, config), overrides)
-    assert isinstance(root.value, dict)
-    if "kind" in root.value and root.value["kind"].value == "dram":
+    if is_dram:
         dram = read(Dram, "dram", name_or_path)
-        around = read(Memory, "memory", controller)
+        around = read(Memory, "memory", controller or "ramulator2")
         assert isinstance(around.value, dict) and isinstance(dram.value, dict)
         merged = {"dram": dram, "name": dram.value.get("name", dram)}
         return validate(Memory, "memory", replace(around, value=around.value | merged), overrides)

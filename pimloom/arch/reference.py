@@ -4,6 +4,7 @@ A configuration gives every parameter in clocks. That of Ramulator also lists th
 DRAMsim3 follow from the parameters.
 """
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,8 +16,8 @@ TREE_LEVELS = {
     "Channel": "channel", "PseudoChannel": "pseudochannel", "Rank": "rank", "Sid": "stack_id",
     "BankGroup": "bankgroup", "Bank": "bank",
 }  # fmt: skip
-NOT_ISSUED = ("RFMab", "RFMpb", "RFMsb", "DRFMab", "DRFMpb", "DRFMsb", "REFsb", "PREsb", "PREA", "VRR")
-"""Commands that tables of rules mention and that no controller here issues."""
+NOT_ISSUED = re.compile(r"D?RFM\w*|MR\w*|VRR|PREsb|PREA|REFsb|REFp2b|SR\w*|PD\w*|ZQ\w*|NOP|DES")
+"""Commands that forms mention and that no controller here issues."""
 POSTPONED = 8
 """All-bank refreshes that the standards let wait; the simulators postpone none, but serve them one by one."""
 
@@ -45,6 +46,10 @@ class _Mapping(_Foreign):
     lsb_first: list[list[Any]]
 
 
+class _Frontend(_Foreign):
+    requests_offered_per_cycle: Literal[1] = 1
+
+
 class _RamulatorClock(_Foreign):
     tCK_ps: int = Field(ge=1, le=10**6)
     cycle_unit: Literal["CK", "half CK"]
@@ -62,11 +67,13 @@ class _RamulatorController(_Foreign):
     write_queue: int
     write_high_watermark: float
     write_low_watermark: float
+    wck_sync_mode: Literal["need_sync"] = "need_sync"
 
 
 class _RamulatorRefresh(_Foreign):
     mode: Literal["none", "all_bank", "per_bank"]
-    scope: Literal["channel", "pseudochannel", "rank", "bank"]
+    scope: Literal["channel", "pseudochannel", "rank", "bank"] = "channel"
+    scatter_interval: Literal[0] = 0
 
 
 class Ramulator2(_Foreign):
@@ -84,6 +91,7 @@ class Ramulator2(_Foreign):
     address_mapping: _Mapping
     controller: _RamulatorController
     refresh: _RamulatorRefresh
+    frontend: _Frontend = _Frontend()
 
 
 class _Dramsim3Clock(_Foreign):
@@ -97,19 +105,21 @@ class _Dramsim3Controller(_Foreign):
     transaction_queue_entries: int
     unified_transaction_queue: bool
     dual_command_issue: bool
+    self_refresh: Literal[False] = False
     row_hit_cap: int
 
 
 class _Dramsim3Refresh(_Foreign):
     mode: Literal["none", "all_bank"]
+    policy: Literal["rank staggered"] = "rank staggered"
 
 
-class _Dramsim3Frontend(_Foreign):
+class _Dramsim3Frontend(_Frontend):
     tail_cycles: int = Field(ge=0, le=2**30)
 
 
 class _Power(_Foreign):
-    parameters: dict[str, float]
+    parameters: dict[str, float | None]
 
 
 class Dramsim3(_Foreign):
@@ -185,7 +195,7 @@ def _common(config: Ramulator2 | Dramsim3) -> list[_Entry]:
     parts = []
     for part in config.address_mapping.lsb_first:
         match part:
-            case ["byte_offset", _]:
+            case ["byte_offset", int(bits)] if 0 <= bits < 40 and 2**bits == org.bytes_per_request:  # noqa: PLR2004
                 continue
             case [str(name), int(bits)] if 0 <= bits < 40:  # noqa: PLR2004
                 parts.append([name, 2**bits])
@@ -236,7 +246,8 @@ def _ramulator2(config: Ramulator2) -> list[_Entry]:
                 "self" | "siblings" as on,
             ]:
                 before, after = (
-                    [name for name in names if name not in NOT_ISSUED] for names in (before, after)
+                    [name for name in names if not NOT_ISSUED.fullmatch(str(name))]
+                    for names in (before, after)
                 )
                 if not before or not after:
                     continue
@@ -272,14 +283,19 @@ def _dramsim3(config: Dramsim3) -> list[_Entry]:
         (("controller", "drain_above"), 8, ("controller",)),
         (("controller", "tail"), config.frontend.tail_cycles, ("frontend", "tail_cycles")),
     ]  # fmt: skip
+    if timing.get("nRFC") is None and config.refresh.mode == "none":
+        entries.append((("dram", "timing", "nRFC"), 0, at))
     if nBL > 0:
         # The form gives no rate; the burst says it.
         rate_bps = org.bytes_per_request * 8 * 10**12 // (org.data_width_bits * nBL * config.clock.tCK_ps)
         entries.append((("dram", "io", "rate_bps"), rate_bps, (*at, "nBL")))
     given = config.power.parameters if config.power else {}
     for theirs, ours in CURRENTS.items():
-        entries.append((("dram", "currents", ours), given.get(theirs), ("power", "parameters", theirs)))
-    if "nRCDRD" in timing:
+        entries.append(
+            (("dram", "currents", ours), given.get(theirs) or None, ("power", "parameters", theirs))
+        )
+    is_gddr, is_hbm = (config.standard.startswith(family) for family in ("GDDR", "HBM"))
+    if "nRCDRD" in timing and (is_gddr or is_hbm):
         to_read, to_write = "nRCDRD", "nRCDWR"
     else:
         to_read = to_write = f"nRCD - {AL}"
@@ -291,9 +307,9 @@ def _dramsim3(config: Dramsim3) -> list[_Entry]:
         ("read_closing_to_row", ["bank", ["RDA"], ["ACT"], f"{AL} + nBL + nRTP + nRP"]),
         ("read_closing_to_refresh", ["bank", ["RDA"], ["REFab"], f"{AL} + nRTP + nRP"]),
     ]
-    if timing.get("nPPD"):
+    if timing.get("nPPD") and (is_gddr or config.standard == "LPDDR4"):
         rules.append(("close_to_close", ["rank", ["PRE"], ["PRE"], "nPPD"]))
-    if timing.get("n32AW"):
+    if timing.get("n32AW") and is_gddr:
         rules.append(("activates_32", ["rank", ["ACT"], ["ACT"], "n32AW", 32]))
     return [*entries, *((("dram", "constraints", name), rule, at) for name, rule in rules)]
 
@@ -355,7 +371,7 @@ def _commands(
 ) -> list[_Entry]:
     entries: list[_Entry] = []
     for name in names:
-        if name in NOT_ISSUED:
+        if NOT_ISSUED.fullmatch(name):
             continue
         meaning, bank, needs, row, column, data = _FLAGS.get(name, ("?", "none", "any", False, False, "none"))
         command = {

@@ -81,7 +81,8 @@ def compile_rules(dram: Dram, issued: Collection[str] | None = None) -> Rules:
         ):
             level = merged[rule.level]
             if rule.window > 1:
-                windows[before, level, after, rule.window] = minimum
+                window = (before, level, after, rule.window)
+                windows[window] = max(minimum, windows.get(window, 0))
             else:
                 key = (before, level, after, rule.siblings)
                 rows[key] = max(minimum, rows.get(key, 0))

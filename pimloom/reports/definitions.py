@@ -158,6 +158,7 @@ dram.page | - | open, or closed: every access closes its row
 dram.channels_simulated | - | the requests are those of one channel, however many the DRAM has
 dram.clock_Hz | Hz | clock that cycles are counted in; for HBM3 twice the command clock
 dram.requests | - | requests of the trace
+dram.access_B | B | bytes of one access, which every request is
 dram.reads | - | of these, reads
 dram.writes | - | of these, writes
 dram.cycles | clocks | clocks simulated
@@ -167,9 +168,11 @@ dram.commands.* | - | commands of this name issued in the whole run
 dram.commands_total | - | commands issued in the whole run
 dram.trace_crc32 | - | CRC-32 (zlib) of all rows of the command trace as CSV text, each with its line end, without
     the header; 8 hexadecimal digits
-dram.bandwidth_GBps | GB/s | bytes of all requests over the busy time, 1e9 bytes a second
+dram.bandwidth_GBps | GB/s | bytes of all requests over the busy time, 1e9 bytes a second; also of those
+    that others answered
+dram.bandwidth_pins_GBps | GB/s | bytes of all accesses, which go over the pins, over the busy time
 dram.bandwidth_peak_GBps | GB/s | bytes over the channel's pins if they never rest
-dram.bandwidth_share | - | achieved over peak bandwidth
+dram.bandwidth_share | - | bandwidth of the pins over their peak
 dram.read_latency_sum_cycles | clocks | sum over all reads, from acceptance by the controller to the end of data
 dram.read_latency_mean_cycles | clocks | mean over all reads; null = there were none
 dram.read_latency_p50_cycles | clocks | the smallest latency that half of the reads do not exceed
@@ -193,14 +196,14 @@ dram.reads_forwarded | - | reads that were answered from a waiting write
 dram.reads_shared | - | reads that were answered by the access of a waiting read of the same address
 dram.writes_coalesced | - | writes that were merged with a waiting write to the same address
 dram.rank_active_cycles | clocks | clocks with an open bank, of each rank of each pseudo-channel
-dram.energy.act_pJ | pJ | activates with their precharges, over standby; all devices of all ranks; energy is null
-    where the currents are not known
+dram.energy.act_pJ | pJ | activates with their precharges, over standby; all devices of all ranks; null = IDD0 is below
+    what standby alone draws; energy as a whole is null where the currents are not known
 dram.energy.read_pJ | pJ | reads, over standby, without pins
 dram.energy.write_pJ | pJ | writes, over standby, without pins
 dram.energy.refresh_pJ | pJ | all-bank refreshes, over standby
 dram.energy.refresh_bank_pJ | pJ | refreshes of single banks, over standby; null = IDD5PB is not known
 dram.energy.active_standby_pJ | pJ | standby of ranks with an open bank
 dram.energy.precharge_standby_pJ | pJ | standby of ranks with all banks closed
-dram.energy.total_pJ | pJ | the sum
+dram.energy.total_pJ | pJ | the sum; null = a part is
 dram.energy.average_power_mW | mW | the sum over all clocks simulated
 """

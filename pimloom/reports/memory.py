@@ -24,7 +24,9 @@ def memory_result(memory: Memory, outcome: Outcome, trace_crc32: int) -> dict[st
     counts = {name: int(n) for name, n in zip(dram.commands, outcome.commands, strict=True) if n}
     requests = outcome.reads + outcome.writes
     busy_ns = outcome.busy_cycles * ns
+    accesses = sum(n for name, n in counts.items() if dram.commands[name].meaning in ("read", "write"))
     achieved_GBps = requests * dram.access_B / busy_ns if busy_ns else None
+    pins_GBps = accesses * dram.access_B / busy_ns if busy_ns else None
     peak_GBps = memory.peak_Bps / 1e9
     latencies = _latencies(outcome)
     served = outcome.row_hits + outcome.row_misses + outcome.row_conflicts
@@ -36,6 +38,7 @@ def memory_result(memory: Memory, outcome: Outcome, trace_crc32: int) -> dict[st
         "channels_simulated": 1,
         "clock_Hz": dram.clock_Hz,
         "requests": requests,
+        "access_B": dram.access_B,
         "reads": outcome.reads,
         "writes": outcome.writes,
         "cycles": outcome.cycles,
@@ -45,8 +48,9 @@ def memory_result(memory: Memory, outcome: Outcome, trace_crc32: int) -> dict[st
         "commands_total": sum(counts.values()),
         "trace_crc32": f"{trace_crc32:08x}",
         "bandwidth_GBps": achieved_GBps,
+        "bandwidth_pins_GBps": pins_GBps,
         "bandwidth_peak_GBps": peak_GBps,
-        "bandwidth_share": None if achieved_GBps is None else achieved_GBps / peak_GBps,
+        "bandwidth_share": None if pins_GBps is None else pins_GBps / peak_GBps,
         **{f"read_latency_{name}_cycles": value for name, value in latencies.items()},
         **{
             f"read_latency_{name}_ns": None if value is None else value * ns
@@ -113,8 +117,10 @@ def memory_energy(
         current = i.IDD5PB_mA
         refresh_bank = None if current is None else factor * (current - IDD3N) * n.get("nRFCpb", 0) * per_bank
     active = int(active_cycles.sum())
+    # Currents that make an activate give energy back are not those that the equation means.
+    activate = IDD0 * (n["nRAS"] + n["nRP"]) - IDD3N * n["nRAS"] - IDD2N * n["nRP"]
     parts: dict[str, float | None] = {
-        "act_pJ": factor * (IDD0 * (n["nRAS"] + n["nRP"]) - IDD3N * n["nRAS"] - IDD2N * n["nRP"]) * activates,
+        "act_pJ": factor * activate * activates if activate >= 0 else None,
         "read_pJ": factor * (IDD4R - IDD3N) * dram.nBL * issued("read"),
         "write_pJ": factor * (IDD4W - IDD3N) * dram.nBL * issued("write"),
         "refresh_pJ": factor * (IDD5B - IDD3N) * n.get("nRFC", 0) * issued("refresh", False),
@@ -136,13 +142,21 @@ def print_memory(result: dict[str, Any], console: Console) -> None:
     """Print the figures of a run as tables."""
     hits, misses, conflicts = (result[f"row_{name}"] for name in ("hits", "misses", "conflicts"))
     rows = [
-        ("requests", f"{result['requests']:,} ({result['reads']:,} reads, {result['writes']:,} writes)"),
-        ("cycles", f"{result['cycles']:,} of {1e9 / result['clock_Hz']:.4g} ns"),
+        (
+            "requests",
+            f"{result['requests']:,} of {result['access_B']} B: {result['reads']:,} reads, "
+            f"{result['writes']:,} writes",
+        ),
+        (
+            "cycles",
+            f"{result['cycles']:,} of {1e9 / result['clock_Hz']:.4g} ns = "
+            f"{result['cycles'] / result['clock_Hz'] * 1e6:.4g} us",
+        ),
         ("commands", ", ".join(f"{name} {count:,}" for name, count in result["commands"].items()) or "none"),
         ("trace CRC-32", result["trace_crc32"]),
         (
             "bandwidth",
-            f"{_shown(result['bandwidth_GBps'])} GB/s of {_shown(result['bandwidth_peak_GBps'])} GB/s "
+            f"{_shown(result['bandwidth_pins_GBps'])} GB/s of {_shown(result['bandwidth_peak_GBps'])} GB/s "
             f"({_share(result['bandwidth_share'])})",
         ),
         (
@@ -155,6 +169,16 @@ def print_memory(result: dict[str, Any], console: Console) -> None:
             f"{hits:,} ({_share(result['row_hit_share'])}), {misses:,} misses, {conflicts:,} conflicts",
         ),
     ]
+    unserved = {
+        "forwarded": result["reads_forwarded"],
+        "shared": result["reads_shared"],
+        "coalesced": result["writes_coalesced"],
+    }
+    if any(unserved.values()):
+        text = ", ".join(f"{count:,} {name}" for name, count in unserved.items() if count)
+        rows.append(
+            ("no access", f"{text}: answered by others; {_shown(result['bandwidth_GBps'])} GB/s with them")
+        )
     energy = result["energy"]
     if energy is None:
         rows.append(("energy", "n/a: the currents are not known"))
@@ -164,7 +188,7 @@ def print_memory(result: dict[str, Any], console: Console) -> None:
         }
         total = named.pop("total")
         rows.append(("energy", f"{_uJ(total)} uJ, {_shown(energy['average_power_mW'])} mW on average"))
-        rows.append(("", ", ".join(f"{name} {_uJ(pJ)}" for name, pJ in named.items())))
+        rows.append(("", ", ".join(f"{name} {_uJ(pJ)}" for name, pJ in named.items() if pJ != 0) + " uJ"))
     table = Table(
         title=Text(
             f"{result['memory']}: one channel of {result['dram']}, {result['scheduler']}, {result['page']} page"

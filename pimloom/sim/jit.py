@@ -25,9 +25,9 @@ def _cache_folder() -> str:
     return str(base / f"{source_hash()}-py{sys.version_info.major}{sys.version_info.minor}")
 
 
-def is_cold() -> bool:
-    """Tell whether no kernel of this version has been compiled yet."""
-    return not numba.config.DISABLE_JIT and not any(Path(_cache_folder()).rglob("*.nbc"))  # type: ignore[attr-defined, unused-ignore]
+def is_cold(module: str = "") -> bool:
+    """Tell whether no kernel of this version, or of one of its modules, has been compiled yet."""
+    return not numba.config.DISABLE_JIT and not any(Path(_cache_folder()).rglob(f"{module}*.nbc"))  # type: ignore[attr-defined, unused-ignore]
 
 
 numba.config.CACHE_DIR = _cache_folder()  # type: ignore[attr-defined, unused-ignore]

@@ -114,13 +114,13 @@ class State(NamedTuple):
 """Scalars of the state.
 
 CLOCK: loop iteration, whose commands carry this + 1; NEXT: next request of the chunk; DRAINING: writes have the
-bus; LAST_DATA: end of the last data of a read; FREE: first of the free places; DUE_...: of the ring of refreshes;
-TICK: clock of the next refresh, BASE: the multiple of the interval that it belongs to, TURN: bank or set that it is
-for, STAGE: pseudo-channels of the set that have theirs; N_...: lengths of the lists; EDGE...: the half clock at
-which a precharge may not follow the last row command, and where; SYNCED: request whose data clock was started, or
--1; SYNC_UNTIL: clock at which the data clock stops; HALF: request whose row is half open, or -1, and its DEADLINE;
-PROGRESS: clock of the last command for a
-request, or its acceptance; WAKE: earliest clock at which something that waits may happen."""
+bus; LAST_DATA: end of the last data of a read; FREE: first of the free places; DUE_...: of the ring of
+refreshes; TICK: clock of the next refresh, BASE: the multiple of the interval that it belongs to, TURN: bank or
+set that it is for, STAGE: pseudo-channels of the set that have theirs; N_...: lengths of the lists; EDGE...: the
+half clock at which a precharge may not follow the last row command, and where; SYNCED: request whose data clock
+was started, or -1; SYNC_UNTIL: clock at which the data clock stops; HALF: request whose row is half open, or -1,
+and its DEADLINE; PROGRESS: clock of the last command for a request, or its acceptance; WAKE: earliest clock at
+which something that waits may happen."""
 
 
 @kernel
@@ -204,9 +204,11 @@ def run(
                 if chosen >= 0:
                     break
             if chosen >= 0:
-                issued = True
-                if setup.sync_rd < 0 or _is_synced(setup, rules, state, log, chosen, t):
-                    _serve(setup, rules, state, log, which, chosen, t)
+                if setup.sync_rd < 0 or _is_synced(setup, state, chosen, t):
+                    _serve(setup, rules, state, log, which == ACTIVE, chosen, t)
+                    issued = True
+                else:
+                    issued = _sync(setup, rules, state, log, chosen, t)
             elif s[HALF] >= 0 and not issued:
                 issued = _open_now(setup, rules, state, log, t)
             happened |= issued
@@ -471,8 +473,8 @@ def _write_log(state: State, log: I8, t: int, command: int, address: int, row: i
 
 
 @inlined
-def _serve(setup: Setup, rules: Rules, state: State, log: I8, which: int, slot: int, t: int) -> None:
-    """Issue the command that a request needs."""
+def _serve(setup: Setup, rules: Rules, state: State, log: I8, is_held: bool, slot: int, t: int) -> None:
+    """Issue the command that a request needs; is_held: its row has been opened for it."""
     s, slots, banks = state.scalars, state.slots, state.banks
     bank, row = slots[slot, BANK], slots[slot, ROW]
     is_open = banks[bank, OPEN]
@@ -495,7 +497,7 @@ def _serve(setup: Setup, rules: Rules, state: State, log: I8, which: int, slot: 
     if is_open not in (row, CLOSED):
         _close(setup, state, bank, t)
     else:
-        if which != ACTIVE:
+        if not is_held:
             _leave(state, queue, slot)
         if is_open == row:
             _finish(setup, state, slot, t)
@@ -650,10 +652,7 @@ def _go_on(setup: Setup, rules: Rules, state: State, log: I8, t: int) -> bool:
     """Do what has been begun and comes before all else; tell whether that takes the clock."""
     s = state.scalars
     if s[SYNCED] < 0:
-        if s[HALF] < 0 or s[DEADLINE] > t:
-            return False
-        _open_fully(setup, rules, state, log, t)
-        return True
+        return s[HALF] >= 0 and s[DEADLINE] <= t and _open_now(setup, rules, state, log, t)
     slot = s[SYNCED]
     command = setup.wr if state.slots[slot, WRITE] else setup.rd
     bank = state.slots[slot, BANK]
@@ -662,26 +661,33 @@ def _go_on(setup: Setup, rules: Rules, state: State, log: I8, t: int) -> bool:
         s[WAKE] = min(s[WAKE], clock)
         return True
     s[SYNCED] = -1
-    which = ACTIVE if state.banks[bank, HOLDER] == slot else READS
-    _serve(setup, rules, state, log, which, slot, t)
+    _serve(setup, rules, state, log, state.banks[bank, HOLDER] == slot, slot, t)
     return True
 
 
 @kernel
-def _is_synced(setup: Setup, rules: Rules, state: State, log: I8, slot: int, t: int) -> bool:
-    """Tell whether the command of a request may issue, or issue another one for it first."""
-    s = state.scalars
+def _is_synced(setup: Setup, state: State, slot: int, t: int) -> bool:
+    """Tell whether the command of a request needs no data clock, or that runs."""
     bank = state.slots[slot, BANK]
-    if state.banks[bank, OPEN] != state.slots[slot, ROW] or t < s[SYNC_UNTIL]:
+    return bool(state.banks[bank, OPEN] != state.slots[slot, ROW] or t < state.scalars[SYNC_UNTIL])
+
+
+@kernel
+def _sync(setup: Setup, rules: Rules, state: State, log: I8, slot: int, t: int) -> bool:
+    """Start the data clock for a request, unless half an activate is more urgent; tell whether a command issued."""
+    s = state.scalars
+    if s[HALF] >= 0 and s[DEADLINE] <= t + 1 and _open_now(setup, rules, state, log, t):
         return True
-    if s[HALF] >= 0 and s[DEADLINE] <= t + 1:
-        _open_fully(setup, rules, state, log, t)
-    else:
-        command = setup.sync_wr if state.slots[slot, WRITE] else setup.sync_rd
-        stamp(rules, state.ready, state.past, command, bank, t)
-        _write_log(state, log, t, command, bank, -1, -1)
-        s[SYNCED] = slot
-    return False
+    bank = state.slots[slot, BANK]
+    command = setup.sync_wr if state.slots[slot, WRITE] else setup.sync_rd
+    if ready_at(rules, state.ready, command, bank) > t:
+        # Nothing else may go before it, but at the next clock another request may be the one to choose.
+        s[WAKE] = t + 1
+        return False
+    stamp(rules, state.ready, state.past, command, bank, t)
+    _write_log(state, log, t, command, bank, -1, -1)
+    s[SYNCED] = slot
+    return True
 
 
 @kernel
@@ -692,13 +698,6 @@ def _open_now(setup: Setup, rules: Rules, state: State, log: I8, t: int) -> bool
     if clock > t:
         s[WAKE] = min(s[WAKE], clock)
         return False
-    _open_fully(setup, rules, state, log, t)
-    return True
-
-
-@kernel
-def _open_fully(setup: Setup, rules: Rules, state: State, log: I8, t: int) -> None:
-    s = state.scalars
     slot = s[HALF]
     bank = state.slots[slot, BANK]
     stamp(rules, state.ready, state.past, setup.act2, bank, t)
@@ -707,6 +706,7 @@ def _open_fully(setup: Setup, rules: Rules, state: State, log: I8, t: int) -> No
     _hold(state, slot)
     _rank(setup, state, READS, bank)
     _rank(setup, state, WRITES, bank)
+    return True
 
 
 # --- the beginning ------------------------------------------------------------------------------------------

@@ -290,7 +290,7 @@ class _Channel:
         self.taken = [NEVER, NEVER]
         self.half_clock = dram.command_bus == "half_clock"
         self.edge = (NEVER, -1, -1)  # clock, pseudo-channel, and bank; -1 = all
-        self.wck = _Wck(tree, symbols) if any(kind.meaning in SYNCS for kind in kinds) else None
+        self.wck = _Wck(symbols) if any(kind.meaning in SYNCS for kind in kinds) else None
         self.refresh = _Refreshes(dram, tree, start) if dram.refresh.policy != "none" else None
 
     def _lay_out_rules(self) -> None:
@@ -488,13 +488,13 @@ def _wanted(kind: _Kind, row: int) -> tuple[int, int, str]:
 
 
 class _Wck:
-    """Where data move by a clock of their own, WCK: how long it runs in each rank, and who has started it.
+    """Where data move by a clock of their own, WCK: how long it runs, and who has started it.
 
     sync: name and clock of the latest command if that started WCK, and the meaning and the bank it did so for
     """
 
-    def __init__(self, tree: _Tree, symbols: Mapping[str, int]) -> None:
-        self.until = [NEVER] * tree.sizes[RANK]
+    def __init__(self, symbols: Mapping[str, int]) -> None:
+        self.until = NEVER
         after = symbols.get("nBL_min", symbols["nBL"]) + symbols["nWCKPST"]
         self.runs = {"read": symbols["nCL"] + after, "write": symbols["nCWL"] + after}
         self.sync: tuple[str, int, str, int] | None = None
@@ -508,11 +508,11 @@ class _Wck:
         if kind.meaning in SYNCS:
             self.sync = (kind.name, cycle, SYNCS[kind.meaning], path[-1])
         elif kind.meaning in self.runs:
-            until = self.until[path[RANK]]
+            until = self.until
             if cycle >= until and not synced:
                 rests = "has not run so far" if until == NEVER else f"stopped at {until}"
                 yield f"{kind.name} at {cycle} needs WCK to run, which {rests}"
-            self.until[path[RANK]] = max(until, cycle + self.runs[kind.meaning])
+            self.until = max(until, cycle + self.runs[kind.meaning])
 
 
 # --- refresh -----------------------------------------------------------------------------------------------

@@ -91,7 +91,10 @@ def from_log(dram: Dram, channel: int, log: I8) -> CommandTrace:
     pseudochannel, rank, stack_id, bankgroup, bank = coordinates
     # A rank of its own is named by its first stack ID; the only rank is all of them.
     rank_level = "rank" if dram.ranks > 1 or dram.stack_ids == 1 else "stack_id"
-    several_ranks = dram.ranks * dram.stack_ids > 1
+    # A level of one node is there if rules speak of it.
+    several_ranks = dram.ranks * dram.stack_ids > 1 or any(
+        r.level == "stack_id" for r in dram.constraints.values()
+    )
     return CommandTrace(
         tuple(dram.commands),
         log[:, 0].copy(),

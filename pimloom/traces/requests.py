@@ -18,8 +18,8 @@ from pimloom.arch.tree import InputError, did_you_mean, shown
 I8 = npt.NDArray[np.int64]
 
 MAX_ADDRESS = 2**62
-MAX_CYCLE = 2**40
-"""Minutes of DRAM time; the refreshes of a longer wait alone would take minutes to simulate."""
+MAX_CYCLE = 2**37
+"""A minute of DRAM time; the refreshes of a longer wait alone would take more than seconds to simulate."""
 MAX_WORD = 20
 """Characters of the longest word that can be right, leading zeros aside."""
 MAX_LINE_B = 1 << 16

@@ -90,7 +90,7 @@ def test_complaints(override: str, message: str | None) -> None:
 
 def test_the_memory_is_checked_with_the_machines_own_mac_interval() -> None:
     text = complaint("pim.clock_Hz=1", "pim.lanes=8")
-    assert "dram.constraints.mac_to_mac.3: 'nMAC' is 2000000000 clocks; at most 1048576 make sense" in text
+    assert "dram.constraints.mac_to_mac.3: 'nMAC' is 2000000000 clocks; at most 1073741824 make sense" in text
 
 
 def test_tables_do_not_change_and_cannot_be_written() -> None:

@@ -20,7 +20,7 @@ def requests(addresses: list[int]) -> Requests:
     return Requests(np.zeros(n, np.int64), np.zeros(n, np.int64), np.array(addresses, np.int64))
 
 
-def complaint(name: str, *overrides: str, controller: str = "ramulator2") -> str:
+def complaint(name: str, *overrides: str, controller: str | None = None) -> str:
     with pytest.raises(InputError) as error:
         load_memory(name, overrides, controller)
     return str(error.value)
@@ -122,6 +122,8 @@ def test_files(tmp_path: Path) -> None:
         (["address_mapping.lsb_first=[bankgroup, column, rank, bank]"], "'row' has 65536 values, but its parts make 1"),
         (["address_mapping.lsb_first=[[row, 3]]"], "lsb_first.0: 3 values, but 65536 are left of the coordinate 'row'"),
         (["address_mapping.lsb_first=[roww]"], "address_mapping.lsb_first.0.coordinate: should be"),
+        (["address_mapping.lsb_first.0=column"], "lsb_first.2: the coordinate 'column' is complete without this"),
+        (["dram.timing.nRCD=2000000", "dram.refresh.policy=none"], "'nRCD' is 2000000 clocks; a controller waits"),
         (["address_mapping.xor=[[bank, bank]]"], "xor.0: 'bank' cannot be hashed by itself"),
         (
             ["address_mapping.xor=[[rank, row]]", "dram.ranks=3", "dram.channel_capacity_B=25769803776"],
@@ -141,6 +143,12 @@ def test_what_a_controller_does_not_know() -> None:
     assert "'round_robin' knows neither split activates" in complaint("lpddr5_6400", controller="dramsim3")
     assert "'round_robin' knows neither" in complaint("hbm3_6400", controller="dramsim3")
     assert "no memory description 'fifo' is shipped" in complaint("ddr4_3200", controller="fifo")
+
+
+def test_a_memory_has_its_own_controller() -> None:
+    assert "which has its own controller; 'dramsim3' is for a DRAM" in complaint(
+        "ramulator2", controller="dramsim3"
+    )
 
 
 def test_unknown_names() -> None:

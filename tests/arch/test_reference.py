@@ -38,6 +38,24 @@ def test_rules_of_a_table_and_of_formulas() -> None:
 
 
 @pytest.mark.parametrize(
+    ("part", "old", "new"),
+    [
+        ("dramsim3/ddr4_3200", "IDD5PB: 5", "IDD5PB: 0"),
+        ("dramsim3/ddr4_3200", "nFAW: 34", "nFAW: 34\n  nPPD: 2\n  n32AW: 400"),
+        ("ramulator2/ddr4_3200", "  ACT:\n", "  MRS:\n    occupies_cycles: 1\n    bus: shared\n  ACT:\n"),
+        ("ramulator2/hbm3_6400/random", "nRC: 144", "nRC: 140"),
+    ],
+)
+def test_what_does_not_change_the_commands(tmp_path: Path, part: str, old: str, new: str) -> None:
+    text = (case(part) / "config.yaml").read_text()
+    assert old in text
+    path = tmp_path / "config.yaml"
+    path.write_text(text.replace(old, new))
+    changed, known = load_memory(str(path))[0].dram, load_memory(str(case(part) / "config.yaml"))[0].dram
+    assert (changed.constraints, changed.commands) == (known.constraints, known.commands)
+
+
+@pytest.mark.parametrize(
     ("part", "old", "new", "message"),
     [
         ("ramulator2/ddr4_3200", "simulator: ramulator2", "simulator: ramulator", "simulator: should be 'ramulator2'"),
@@ -50,6 +68,10 @@ def test_rules_of_a_table_and_of_formulas() -> None:
         ("ramulator2/ddr4_3200", "  ACT:\n", "  FOO:\n", "dram.commands.FOO.meaning: should be"),
         ("ramulator2/ddr4_3200", "[row, 16]", "[row, 15]", "'row' has 65536 values, but its parts make 32768"),
         ("ramulator2/ddr4_3200", "[row, 16]", "[row, -1]", "lsb_first.4.count: should be greater than or equal"),
+        ("ramulator2/ddr4_3200", "[byte_offset, 6]", "[byte_offset, 5]", "lsb_first.0.coordinate: should be"),
+        ("ramulator2/lpddr5_6400/random", "need_sync", "always_on", "wck_sync_mode: should be 'need_sync'"),
+        ("dramsim3/ddr4_3200", "self_refresh: false", "self_refresh: true", "self_refresh: should be False"),
+        ("dramsim3/ddr4_3200", "rank staggered", "rank simultaneous", "refresh.policy: should be 'rank staggered'"),
         ("ramulator2/ddr4_3200", "nREFI: 12480", "nREFI: 0", "the refresh policy 'all_bank' needs nREFI, not 0"),
         ("dramsim3/ddr4_3200", "PER_BANK", "PER_CORE", "queue_structure: should be 'PER_BANK' or 'PER_RANK'"),
         ("dramsim3/ddr4_3200", "  nCCD_L: 8\n", "", "unknown name 'nCCD_L' in 'max(nBL, nCCD_L)'"),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pimloom.arch.dram import Dram, load_dram
+from pimloom.arch.dram import Dram, Rule, load_dram
 from pimloom.arch.rules import Rules, compile_rules
 
 
@@ -73,3 +73,14 @@ def test_arrays_cannot_be_changed() -> None:
     assert ready.shape == (1 + 4 + 16, len(rules.place))
     assert past.shape[0] == len(rules.windows)
     assert not np.any(ready)
+
+
+def test_of_two_windows_the_longer_one_counts() -> None:
+    for name, minimum in (("one", "9"), ("zero", "900")):
+        dram, _ = load_dram("ddr4_2400")
+        more = Rule(level="channel", before=["ACT"], after=["ACT"], minimum=minimum, window=4)
+        both = dram.model_copy(update={"constraints": {**dram.constraints, name: more}})
+        widest = max(int(minimum), dram.timing["nFAW"])
+        assert widest in compile_rules(both).windows[:, 2]
+        first = dram.model_copy(update={"constraints": {name: more, **dram.constraints}})
+        assert widest in compile_rules(first).windows[:, 2]

@@ -95,7 +95,8 @@ def test_addresses(dram: Dram, command: str, address: int, place: str) -> None:
 
 
 def test_same_bytes_as_a_written_trace(tmp_path: Path) -> None:
-    log = np.array([[1, 0, 3, 9, -1], [10**18 - 1, 0, 31, 2**24 - 1, 127]])
+    RD = DDR4.command_names.index("RD")
+    log = np.array([[1, 0, 3, 9, -1], [10**18 - 1, RD, 31, 2**24 - 1, 127]])
     path = tmp_path / "t.csv"
     io.write(path, io.from_log(DDR4, 0, log))
     rows = CommandText(DDR4).bytes(log, 2)

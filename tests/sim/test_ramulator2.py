@@ -435,3 +435,18 @@ def test_latencies_beyond_the_histogram_count() -> None:
 def test_a_new_round_of_a_set_waits_for_the_one_before() -> None:
     changes = {"refresh": {"policy": "per_bank_set"}, "stack_ids": 1, "timing": {"nREFIpb": 390}}
     outcome([read(40_000, 0)], "hbm3_6400", dram=changes)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        ["bank", ["ACT2"], ["CAS_RD", "CAS_WR"], "25"],
+        ["bank", ["ACT1"], ["ACT2"], "5"],
+        ["rank", ["CAS_RD"], ["CAS_RD", "ACT2"], "9"],
+    ],
+)
+def test_rules_bind_halves_of_activates_and_starts_of_the_data_clock(rule: list[Any]) -> None:
+    accesses = [(write if i % 3 else read)(7 * i, 5 * i % 16, row=i % 4) for i in range(60)]
+    bent = {"constraints": {"bent": dict(zip(("level", "before", "after", "minimum"), rule, strict=True))}}
+    found = outcome(accesses, "lpddr5_6400", dram=bent)
+    assert found != outcome(accesses, "lpddr5_6400")
