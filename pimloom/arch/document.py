@@ -315,6 +315,8 @@ def _report(root: Node, cls: type[BaseModel], error: ErrorDetails, findings: Fin
             message = "missing" if error["type"] == "missing" else error["msg"]
         case "value_error" | "assertion_error":
             message = str(error["ctx"]["error"])
+        case "model_type" | "dict_type":
+            message = f"should be a mapping of keys to values, not {shown(error['input'])}"
         case "string_pattern_mismatch" if about_key:
             message = f"a name here matches {error['ctx']['pattern']}"
         case _:

@@ -11,6 +11,7 @@ ours knows them only of commands that have them, and the type of the request onl
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -37,10 +38,12 @@ class Writer:
         if form not in FORMS:
             hint = did_you_mean(form, [*FORMS]) or f", but should be {' or '.join(FORMS)}"
             raise InputError(f"unknown form {shown(form)}{hint}")
-        self._path, self._form, self._last = path, form, 0
+        self._path, self._form, self._last = Path(path), form, 0
+        # What stands there is replaced by a whole file or not at all.
+        self._partial = self._path.with_name(f".{os.getpid()}-{self._path.name}")
         self._table, header = FORMS[form](dram)
         try:
-            self._file = Path(path).open("wb")  # noqa: SIM115  closed by close()
+            self._file = self._partial.open("wb")  # noqa: SIM115  closed by close()
             self._file.write(header)
         except OSError as error:
             raise self._unwritable(error) from None
@@ -64,10 +67,13 @@ class Writer:
 
     def close(self, cycles: int | None = None) -> None:
         """End the file; `cycles`: clocks of the run, after which DRAMPower counts no more (else, the last command)."""
+        if self._file.closed:
+            return
         try:
-            if self._form == "drampower" and not self._file.closed:
+            if self._form == "drampower":
                 self._file.write(f"{self._last if cycles is None else cycles},END,0,0,0,0,0,\n".encode())
             self._file.close()
+            self._partial.replace(self._path)
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -83,6 +89,7 @@ class Writer:
         if kind is None:
             self.close()
         self._file.close()
+        self._partial.unlink(missing_ok=True)
 
 
 def export(path: Path | str, trace: CommandTrace, dram: Dram, form: str, cycles: int | None = None) -> None:

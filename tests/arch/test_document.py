@@ -130,7 +130,7 @@ BAD = {
     ),
     "number for a mapping": (
         "layers: 1\npart: 3",
-        "toy.yaml:5:7: part: should be a valid dictionary or instance of Part, not 3",
+        "toy.yaml:5:7: part: should be a mapping of keys to values, not 3",
     ),
     "several at once": (
         "lable: x\nlayers: []\npart: {size: 0}\nlayers: 3",

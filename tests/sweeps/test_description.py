@@ -207,7 +207,7 @@ def test_a_sweep_extends_another(tmp_path: Path) -> None:
         ("grids:\n  a:\n    dram.channels:\n", "s.yaml:8:19: dram.channels: an axis needs values"),
         ("grids: {'../a': {dram.channels: 4}}\n", r"s.yaml:6:9: grids.../a: a name here matches"),
         ("set: {dram.channels: 4}\ngrids: {a: {dram.channels: 8}}\n", "s.yaml:6:7: dram.channels: has no effect"),
-        ("grids: {a: [1]}\n", "s.yaml:6:12: grids.a: should be a valid dictionary, not a list"),
+        ("grids: {a: [1]}\n", "s.yaml:6:12: grids.a: should be a mapping of keys to values, not a list"),
         ("set: {'a,b': 1}\n", "s.yaml:6:7: 'a,b': should be a dotted key"),
     ],
 )  # fmt: skip

@@ -161,3 +161,13 @@ def test_refusals(tmp_path: Path) -> None:
     assert refusal(tmp_path / "t", [*ROWS, "31,ACT,1,0,0,0,0,1,-1"], dram, "drampower") == (
         "the trace has several channels, but a file of this form holds one"
     )
+
+
+def test_what_cannot_be_exported_leaves_what_stood_there(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    path.write_text("before")
+    refusal(
+        path, ["1,ACT,0,0,1,2,3,77,-1", "2,MAC_AB,0,0,0,-1,-1,-1,-1"], memory("DDR4", ranks=2), "drampower"
+    )
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
