@@ -552,12 +552,17 @@ def dram(
     _announce_compilation("dramsim3" if described.controller.scheduler == "round_robin" else "ramulator2")
     try:
         with _busy(f"simulating {requests}"):
+            begin = time.perf_counter()
             result = run_requests(described, requests, commands, max_commands, wrap)
+            wall_s = time.perf_counter() - begin
     except StuckError as error:
         typer.echo(f"{requests}: {error}", err=True)
         raise typer.Exit(FAILED) from None
     if json:
-        _print_json(result)
+        from pimloom.reports.summary import host_block
+
+        speed = {"wall_s": wall_s, "requests_per_s": result["requests"] / wall_s}
+        _print_json({**result, "simulator": {**speed, **host_block()}})
         return
     from rich.console import Console
 

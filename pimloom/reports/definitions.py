@@ -206,4 +206,10 @@ dram.energy.active_standby_pJ | pJ | standby of ranks with an open bank
 dram.energy.precharge_standby_pJ | pJ | standby of ranks with all banks closed
 dram.energy.total_pJ | pJ | the sum; null = a part is
 dram.energy.average_power_mW | mW | the sum over all clocks simulated
+dram.simulator.wall_s | s | time that the run took, with reading its requests and without starting up
+dram.simulator.requests_per_s | 1/s | requests over that
+dram.simulator.host | - | name of the computer
+dram.simulator.python | - | version of Python
+dram.simulator.numba | - | version of Numba
+dram.simulator.version | - | version of pimloom
 """

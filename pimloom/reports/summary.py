@@ -77,8 +77,6 @@ def summary(arch: Arch, model: Model, workload: Workload, site: Site, record: Re
 
 def simulator_block(record: Record, engine: str, wall_s: float) -> dict[str, Any]:
     """Return what may differ between two runs of the same thing."""
-    from importlib.metadata import version
-
     totals = record.outcome.totals
     commands = (totals.shape[1] - EXTRA_STEPPED - 1) // 2
     stepped = int(totals[:, 2 * commands + EXTRA_STEPPED].sum())
@@ -87,6 +85,15 @@ def simulator_block(record: Record, engine: str, wall_s: float) -> dict[str, Any
         "wall_s": wall_s,
         "commands_simulated": stepped,
         "commands_skipped": int(totals[:, :commands].sum()) - stepped,
+        **host_block(),
+    }
+
+
+def host_block() -> dict[str, Any]:
+    """Return where a simulation has run, and with which versions."""
+    from importlib.metadata import version
+
+    return {
         "host": platform.node(),
         "python": platform.python_version(),
         "numba": version("numba"),
