@@ -272,7 +272,7 @@ def load_memory(
         return validate(Memory, "memory", memory_tree(root, config), overrides)
     if is_dram:
         dram = read(Dram, "dram", name_or_path)
-        around = read(Memory, "memory", controller or "ramulator2")
+        around = read(Memory, "memory", "ramulator2" if controller is None else controller)
         assert isinstance(around.value, dict) and isinstance(dram.value, dict)
         merged = {"dram": dram, "name": dram.value.get("name", dram)}
         return validate(Memory, "memory", replace(around, value=around.value | merged), overrides)

@@ -143,6 +143,7 @@ def test_what_a_controller_does_not_know() -> None:
     assert "'round_robin' knows neither split activates" in complaint("lpddr5_6400", controller="dramsim3")
     assert "'round_robin' knows neither" in complaint("hbm3_6400", controller="dramsim3")
     assert "no memory description 'fifo' is shipped" in complaint("ddr4_3200", controller="fifo")
+    assert "no memory description '' is shipped" in complaint("ddr4_3200", controller="")
 
 
 def test_a_memory_has_its_own_controller() -> None:
