@@ -294,12 +294,7 @@ def trace(
     _announce_compilation()
     with _busy(f"{setup.model.name} on {setup.arch.name}: passes {first} to {stop - 1}"):
         commands = record(setup, first, stop)
-        partial = out.with_name(f".{os.getpid()}-{out.name}")
-        try:
-            io.write(partial, commands)
-            partial.replace(out)
-        finally:
-            partial.unlink(missing_ok=True)
+        io.write(out, commands)
     typer.echo(f"{out}: {len(commands)} commands, cycles {commands.cycle[0]} to {commands.cycle[-1]}")
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from pimloom.sim.command_text import CommandText
 from pimloom.sim.controller import ENDED, MORE, Controller, decode
 from pimloom.sim.dramsim3 import Dramsim3
 from pimloom.sim.ramulator2 import Ramulator2
-from pimloom.traces.io import HEADER, form_of, from_log, table_of
+from pimloom.traces.io import HEADER, form_of, from_log, replacing, table_of
 from pimloom.traces.requests import Requests, line_of, stream
 
 LOG_ROWS = 1 << 16
@@ -105,12 +105,8 @@ class _Sink:
         self._parquet: Any = None
 
     def __enter__(self) -> _Sink:
-        # What stands there, which may be the requests, is replaced by a whole trace or not at all.
-        self._partial = self.path.with_name(f".{os.getpid()}-{self.path.name}")
-        try:
-            raw: IO[bytes] = self._stack.enter_context(self._partial.open("wb"))
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+        # What stands there may be the requests.
+        raw = self._stack.enter_context(replacing(self.path))
         if self.path.name.endswith(".parquet"):
             from pyarrow import parquet
 
@@ -125,11 +121,10 @@ class _Sink:
         raw.write(f"{HEADER}\n".encode())
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        self._stack.close()
-        if kind is None:
-            self._partial.replace(self.path)
-        self._partial.unlink(missing_ok=True)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, where)
 
     def write(self, log: npt.NDArray[np.int64], rows: int, lines: memoryview) -> None:
         """Add the first rows of a log, whose text is `lines`, as far as the limit allows."""

@@ -11,8 +11,8 @@ ours knows them only of commands that have them, and the type of the request onl
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 
 from pimloom.arch.dram import Command, Dram
 from pimloom.arch.tree import InputError, did_you_mean, shown
-from pimloom.traces.io import CommandTrace
+from pimloom.traces.io import CommandTrace, replacing
 
 _COMMON = {"ACT", "PRE", "PREA", "RD", "RDA", "WR", "WRA", "REFA"}
 _DRAMPOWER = {"DDR4": _COMMON, "DDR5": _COMMON, "LPDDR4": _COMMON | {"REFB"}, "LPDDR5": _COMMON | {"REFB"}}
@@ -33,20 +33,23 @@ _Table = Callable[[CommandTrace], dict[str, Any]]
 class Writer:
     """A trace in another tool's form, written piece by piece; a context manager."""
 
-    def __init__(self, path: Path | str, dram: Dram, form: str) -> None:
-        """Begin the file. Raises InputError where that cannot be, or the form has no such memory."""
+    def __init__(self, path: Path | str, dram: Dram, form: str, cycles: int | None = None) -> None:
+        """Prepare the file; `cycles`: clocks of the run, after which DRAMPower counts no more (None: the last command).
+
+        Raises InputError where the form has no such memory.
+        """
         if form not in FORMS:
             hint = did_you_mean(form, [*FORMS]) or f", but should be {' or '.join(FORMS)}"
             raise InputError(f"unknown form {shown(form)}{hint}")
-        self._path, self._form, self._last = Path(path), form, 0
-        # What stands there is replaced by a whole file or not at all.
-        self._partial = self._path.with_name(f".{os.getpid()}-{self._path.name}")
-        self._table, header = FORMS[form](dram)
-        try:
-            self._file = self._partial.open("wb")  # noqa: SIM115  closed by close()
-            self._file.write(header)
-        except OSError as error:
-            raise self._unwritable(error) from None
+        self._path, self._form, self._cycles, self._last = Path(path), form, cycles, 0
+        self._table, self._header = FORMS[form](dram)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Writer:
+        self._file = self._stack.enter_context(replacing(self._path))
+        self._stack.push(self._end)
+        self._file.write(self._header)
+        return self
 
     def write(self, trace: CommandTrace) -> None:
         """Append commands, all of one channel. Raises InputError for what the form cannot express."""
@@ -58,38 +61,19 @@ class Writer:
                 f"{self._path}: the trace has several channels, but a file of this form holds one"
             )
         options = csv.WriteOptions(include_header=False, quoting_style="none")
-        try:
-            csv.write_csv(pa.table(self._table(trace)), self._file, options)
-        except OSError as error:
-            raise self._unwritable(error) from None
+        csv.write_csv(pa.table(self._table(trace)), self._file, options)
         if len(trace):
             self._last = int(trace.cycle[-1])
 
-    def close(self, cycles: int | None = None) -> None:
-        """End the file; `cycles`: clocks of the run, after which DRAMPower counts no more (else, the last command)."""
-        if self._file.closed:
-            return
-        try:
-            if self._form == "drampower":
-                self._file.write(f"{self._last if cycles is None else cycles},END,0,0,0,0,0,\n".encode())
-            self._file.close()
-            self._partial.replace(self._path)
-        except OSError as error:
-            raise self._unwritable(error) from None
-
-    def _unwritable(self, error: OSError) -> InputError:
-        return InputError(f"{self._path}: cannot be written: {error.strerror or error}")
-
-    def __enter__(self) -> Writer:
-        return self
+    def _end(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._form == "drampower":
+            cycles = self._last if self._cycles is None else self._cycles
+            self._file.write(f"{cycles},END,0,0,0,0,0,\n".encode())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
-        self._file.close()
-        self._partial.unlink(missing_ok=True)
+        self._stack.__exit__(kind, error, where)
 
 
 def export(path: Path | str, trace: CommandTrace, dram: Dram, form: str, cycles: int | None = None) -> None:
@@ -97,9 +81,8 @@ def export(path: Path | str, trace: CommandTrace, dram: Dram, form: str, cycles:
 
     Raises InputError where the form cannot express the trace, or the file cannot be written.
     """
-    with Writer(path, dram, form) as writer:
+    with Writer(path, dram, form, cycles) as writer:
         writer.write(trace)
-        writer.close(cycles)
 
 
 # --- DRAMPower 6 -------------------------------------------------------------------------------------------

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -131,11 +133,33 @@ def write(path: Path | str, trace: CommandTrace) -> None:
     Raises InputError for another extension, or where the file cannot be written.
     """
     form = form_of(Path(path))
+    with replacing(Path(path)) as file:
+        form.write(table_of(trace), file)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file that takes the place of `path` once it is whole; if that fails, what stands there stays.
+
+    Raises InputError where the file cannot be written.
+    """
+    partial = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        with Path(path).open("wb") as file:
-            form.write(table_of(trace), file)
+        file = partial.open("wb")
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise _unwritable(path, error) from None
+    try:
+        with file:
+            yield file
+        partial.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written: {error.strerror or error}")
 
 
 def table_of(trace: CommandTrace) -> Any:

@@ -278,3 +278,20 @@ def test_columns_of_the_whole_tree(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("0,ACT,0,2,1", "0,ACT,0,1,2"))
     with pytest.raises(InputError, match=r"2:11: rank: 2 is out of range \(-1 to 1\)"):
         read(path, dram)
+
+
+@pytest.mark.parametrize(("error", "raised"), [(OSError("disk full"), InputError), (KeyError("x"), KeyError)])
+def test_a_file_is_replaced_whole_or_not_at_all(
+    tmp_path: Path, error: Exception, raised: type[Exception]
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("before")
+    with pytest.raises(raised), io.replacing(path) as file:
+        file.write(b"half")
+        raise error
+    assert path.read_text() == "before"
+    with io.replacing(path) as file:
+        file.write(b"after")
+        assert path.read_text() == "before"
+    assert path.read_text() == "after"
+    assert list(tmp_path.iterdir()) == [path]
