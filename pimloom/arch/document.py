@@ -38,6 +38,8 @@ __all__ = [
 ]  # fmt: skip
 
 M = TypeVar("M", bound=BaseModel)
+PARTS = ("dram", "device")
+"""Keys of a document whose value is a description of the kind of that name, and may extend one."""
 _WITH_UNIT = re.compile(r"[0-9.]+ *[A-Za-zµ/]+")
 
 
@@ -100,12 +102,12 @@ def _resolve(path: Path, kind: str, findings: Findings, chain: tuple[Path, ...] 
     _check_kind(root, kind, findings)
     chain = (*chain, path.resolve())
     merged = _extend(root, (), kind, path, findings, chain)
-    own = root.value.get("dram") if isinstance(root.value, dict) else None
-    if own and isinstance(own.value, dict) and "extends" in own.value and isinstance(merged.value, dict):
-        # A `dram:` that names what it extends starts from that, not from the memory of an extended machine.
-        merged = replace(
-            merged, value=merged.value | {"dram": _extend(own, ("dram",), "dram", path, findings, chain)}
-        )
+    for part in PARTS:
+        own = root.value.get(part) if isinstance(root.value, dict) else None
+        if own and isinstance(own.value, dict) and "extends" in own.value and isinstance(merged.value, dict):
+            # A `dram:` that names what it extends starts from that, not from the memory of an extended machine.
+            whole = _extend(own, (part,), part, path, findings, chain)
+            merged = replace(merged, value=merged.value | {part: whole})
     return merged
 
 

@@ -29,7 +29,8 @@ class Command(Strict):
     target: Annotated[Level, Field(description="one node of this level, with everything below it")]
     meaning: Literal[
         "activate", "activate_first", "activate_second", "precharge", "read", "write", "sync_read", "sync_write",
-        "mac", "write_buffer", "read_result", "refresh",
+        "mac", "write_buffer", "read_result", "refresh", "mode", "write_result", "activation", "read_activation",
+        "multiply", "copy_to_buffer", "copy_to_bank", "move_result", "move_vector", "softmax",
     ]  # fmt: skip
     bank: Annotated[
         Literal["none", "begin", "open", "close"],

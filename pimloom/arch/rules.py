@@ -43,11 +43,14 @@ class Rules(NamedTuple):
         )
 
 
-def compile_rules(dram: Dram, issued: Collection[str] | None = None) -> Rules:
+def compile_rules(dram: Dram, issued: Collection[str] | None = None, lifted: bool = False) -> Rules:
     """Return the rules of a memory for its own timings, as far as they bind the commands that are issued (None = all).
 
     Rules with the same commands and nodes are one, with the larger minimum. Rules with a minimum of zero or
     less bind nothing, nor do rules between siblings where a node has none.
+
+    lifted: rules stand on the level min(rule, before, after), which means the same, since a command that addresses a
+    node stamps everything below it. Then the path to any bank below the addressed node is all that is stamped and read.
     """
     counts = dram.counts
     symbols = dram.symbols({})
@@ -77,14 +80,16 @@ def compile_rules(dram: Dram, issued: Collection[str] | None = None) -> Rules:
         if minimum <= 0 or (rule.siblings and counts[LEVELS.index(rule.level)] == 1):
             continue
         for before, after in (
-            (ids[b], ids[a]) for b in rule.before for a in rule.after if issued is None or a in issued
+            (b, a) for b in rule.before for a in rule.after if issued is None or a in issued
         ):
             level = merged[rule.level]
+            if lifted:
+                level = min(level, *(merged[dram.commands[name].target] for name in (before, after)))
             if rule.window > 1:
-                window = (before, level, after, rule.window)
+                window = (ids[before], level, ids[after], rule.window)
                 windows[window] = max(minimum, windows.get(window, 0))
             else:
-                key = (before, level, after, rule.siblings)
+                key = (ids[before], level, ids[after], rule.siblings)
                 rows[key] = max(minimum, rows.get(key, 0))
 
     flat = [(before, level, after, n, kin) for (before, level, after, kin), n in sorted(rows.items())]

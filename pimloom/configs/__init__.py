@@ -6,6 +6,7 @@ FOLDERS = {
     "dram": "dram",
     "memory": "memories",
     "arch": "archs",
+    "device": "devices",
     "model": "models",
     "sweep": "sweeps",
     "measured": "baselines",

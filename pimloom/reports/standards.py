@@ -23,6 +23,16 @@ MEANINGS = {
     "write_buffer": "fills the input buffer",
     "read_result": "reads the results",
     "refresh": "refreshes",
+    "mode": "switches the mode of the channel",
+    "write_result": "writes the results",
+    "activation": "applies the activation function to the results",
+    "read_activation": "reads the results of the activation function",
+    "multiply": "multiplies accesses of two banks into a third",
+    "copy_to_buffer": "copies an access into the input buffer",
+    "copy_to_bank": "copies an access of the input buffer into a bank",
+    "move_result": "moves results to the unit beside the banks",
+    "move_vector": "moves a vector from the unit beside the banks into the input buffers",
+    "softmax": "computes a softmax in the unit beside the banks",
 }
 POLICIES = {
     "all_bank": "all banks at once, every nREFI",
