@@ -38,7 +38,7 @@ __all__ = [
 ]  # fmt: skip
 
 M = TypeVar("M", bound=BaseModel)
-PARTS = ("dram", "device")
+PARTS = ("dram", "device", "host")
 """Keys of a document whose value is a description of the kind of that name, and may extend one."""
 _WITH_UNIT = re.compile(r"[0-9.]+ *[A-Za-zµ/]+")
 
