@@ -889,15 +889,17 @@ def _load(
     from importlib import import_module
 
     from pimloom.arch.document import InputError, load
-    from pimloom.arch.memory import load_memory
-    from pimloom.workloads.model import load_model
 
     kind = _kind(name, kinds)
     if kind not in kinds:
         raise InputError(f"{name}: its kind is {kind!r}, wanted is {' or '.join(map(repr, kinds))}")
     if kind == "model":
+        from pimloom.workloads.model import load_model
+
         return load_model(name, overrides or ())
     if kind == "memory":
+        from pimloom.arch.memory import load_memory
+
         return load_memory(name, overrides or ())
     module, of_kind = CLASSES[kind]
     cls: type[BaseModel] = getattr(import_module(module), of_kind)

@@ -13,7 +13,6 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pimloom.arch.reference import is_reference
 from pimloom.arch.tree import (
     ConflictError,
     Findings,
@@ -33,8 +32,8 @@ from pimloom.arch.tree import (
 from pimloom.configs import FOLDERS, folder
 
 __all__ = [
-    "ConflictError", "Document", "InputError", "Override", "field_type", "kind_of", "load", "locate",
-    "parse_overrides", "read", "shipped", "validate",
+    "ConflictError", "Document", "InputError", "Override", "field_type", "is_reference", "kind_of", "load",
+    "locate", "parse_overrides", "read", "shipped", "validate",
 ]  # fmt: skip
 
 M = TypeVar("M", bound=BaseModel)
@@ -439,6 +438,11 @@ def validate(
         raise
     findings.raise_if_any()
     return model, Document(kind, root)
+
+
+def is_reference(root: Node) -> bool:
+    """Whether a mapping is a configuration of the DRAM reference data, by its key `simulator`."""
+    return isinstance(root.value, dict) and "simulator" in root.value
 
 
 def kind_of(path: str) -> str:

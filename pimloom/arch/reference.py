@@ -138,11 +138,6 @@ class Dramsim3(_Foreign):
     power: _Power | None = None
 
 
-def is_reference(root: Node) -> bool:
-    """Tell whether a mapping is a configuration of the reference data, by its key `simulator`."""
-    return isinstance(root.value, dict) and "simulator" in root.value
-
-
 def form_of(root: Node) -> type[Ramulator2] | type[Dramsim3]:
     """Return the form that a configuration says it has; the one of Ramulator if it says nothing known."""
     assert isinstance(root.value, dict)
