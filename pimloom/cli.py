@@ -939,8 +939,8 @@ def _gist(described: Any) -> str:
         )
     elif isinstance(described, Dram):
         rules = f"{len(described.commands)} commands, {len(described.constraints)} timing rules"
-        pins_GBps = described.channels * described.io.width_bit * described.io.rate_bps / 8e9
-        text += f", {_memory(described)}; {rules}; peak {pins_GBps:.4g} GB/s at the pins"
+        pin_GBps = described.channels * described.pin_Bps / 1e9
+        text += f", {_memory(described)}; {rules}; peak {pin_GBps:.4g} GB/s at the pins"
     elif isinstance(described, Model):
         text += (
             f", {described.parameters:,} parameters: {described.layers} layers of width {described.d_model}, "

@@ -97,7 +97,7 @@ def _summary(dram: Dram) -> list[str]:
         str(dram.channels),
         f"{dram.channels} × {dram.banks}",
         _bytes(dram.channels * dram.channel_capacity_B),
-        f"{_peak_Bps(dram) * dram.channels / 1e9:.4g} GB/s",
+        f"{dram.channels * dram.pin_Bps / 1e9:.4g} GB/s",
         f"{(issues[-1].clock + data - issues[0].clock) * 1e9 / dram.clock_Hz:.1f} ns",
         share.replace("%", " %"),
     ]
@@ -157,7 +157,7 @@ def _organisation(dram: Dram, said: Said) -> list[list[str]]:
         ("rate of a pin", ("io", "rate_bps"), f"{dram.io.rate_bps / 1e9:g} Gb/s"),
         ("clock", ("clock_Hz",), f"{dram.clock_Hz / 1e6:g} MHz"),
         ("a burst", ("timing", "nBL"), f"{dram.nBL} clocks"),
-        ("peak of a channel", (), f"{_peak_Bps(dram) / 1e9:.4g} GB/s"),
+        ("peak of a channel", (), f"{dram.pin_Bps / 1e9:.4g} GB/s"),
         ("command bus", (), dram.command_bus.replace("_", " ")),
         ("refresh", ("refresh", "policy"), POLICIES[dram.refresh.policy]),
         ("refreshes that may be late", ("refresh", "postpone"), str(dram.refresh.postpone)),
@@ -232,11 +232,6 @@ def _equation(expression: str, value: int) -> str:
 
 def _ns(clocks: int, dram: Dram) -> str:
     return f"{clocks * 1e9 / dram.clock_Hz:,.4f}".rstrip("0").rstrip(".")
-
-
-def _peak_Bps(dram: Dram) -> float:
-    """Bytes per second of one channel."""
-    return dram.pseudochannels * dram.io.width_bit * dram.io.rate_bps / 8
 
 
 def _bytes(n: int) -> str:
