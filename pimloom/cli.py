@@ -644,7 +644,7 @@ def check_trace(
     symbols = described.symbols if isinstance(described, Arch) else dram.symbols({})
     found = io.read(commands, dram)
     # A PIM program closes what it opens and uses every channel; requests leave rows open, and channels idle.
-    is_plain = document.kind == "memory" or not any(c.meaning == "mac" for c in dram.commands.values())
+    is_plain = document.kind == "memory" or not dram.is_pim
     channels = set(found.channel.tolist()) if is_plain else None
     with _busy(f"checking {len(found)} commands"):
         violations = rules.check(dram, symbols, found, partial, channels, rows_may_stay_open=is_plain)

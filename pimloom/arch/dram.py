@@ -196,6 +196,11 @@ class Dram(Description):
         return list(self.commands)
 
     @property
+    def is_pim(self) -> bool:
+        """Whether its banks compute: a command has the meaning `mac`."""
+        return any(command.meaning == "mac" for command in self.commands.values())
+
+    @property
     def nBL(self) -> int:
         """Clocks that one access occupies the data pins: as given, or from the pins' rate."""
         return self.timing.get("nBL") or -(

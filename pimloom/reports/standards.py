@@ -59,8 +59,8 @@ def write_page(dram: Dram, document: Document, stem: Path) -> list[Path]:
 
 def index(drams: Sequence[Dram]) -> str:
     """Return the Markdown page that lists memories, the plain ones and those with units in the banks."""
-    plain = [dram for dram in drams if not _is_pim(dram)]
-    pim = [dram for dram in drams if _is_pim(dram)]
+    plain = [dram for dram in drams if not dram.is_pim]
+    pim = [dram for dram in drams if dram.is_pim]
     titles = ("memory", "description", "channels", "banks", "capacity", "peak", "row miss", "refresh")
     parts = [
         "# The memories",
@@ -72,10 +72,6 @@ def index(drams: Sequence[Dram]) -> str:
         *_section("With processing in the banks", titles, map(_summary, pim)),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _is_pim(dram: Dram) -> bool:
-    return any(command.meaning == "mac" for command in dram.commands.values())
 
 
 def _section(title: str, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
