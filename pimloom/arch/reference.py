@@ -150,7 +150,7 @@ def memory_tree(root: Node, config: Ramulator2 | Dramsim3) -> Node:
     entries += _ramulator2(config) if isinstance(config, Ramulator2) else _dramsim3(config)
     tree = Node({}, root.place, root.key_place)
     for path, value, origin in entries:
-        _put(tree, path, value, _place(root, origin))
+        _put(tree, path, value, root.nearest(origin).place)
     return tree
 
 
@@ -383,18 +383,6 @@ def _commands(
             (("dram", "commands", name), command, ("commands", name) if meaning == "?" else origin)
         )
     return entries
-
-
-def _place(root: Node, path: tuple[str | int, ...]) -> Place:
-    node = root
-    for part in path:
-        child = node.value.get(str(part)) if isinstance(node.value, dict) else None
-        if isinstance(node.value, list) and isinstance(part, int):
-            child = node.value[part]
-        if child is None:
-            break
-        node = child
-    return node.place
 
 
 def _put(tree: Node, path: tuple[str, ...], value: Any, place: Place) -> None:
