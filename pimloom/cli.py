@@ -538,13 +538,13 @@ def dram(
 ) -> None:
     """Simulate a request trace on one channel of a memory, command for command."""
     from pimloom.arch.memory import load_memory
-    from pimloom.memory import run_requests
+    from pimloom.memory import controller_class, run_requests
     from pimloom.sim.controller import StuckError
 
     described, _ = load_memory(memory, override or (), controller)
     if commands:
         _check_folder(commands.parent)
-    _announce_compilation("dramsim3" if described.controller.scheduler == "round_robin" else "ramulator2")
+    _announce_compilation(controller_class(described).__module__)
     try:
         with _busy(f"simulating {requests}"):
             begin = time.perf_counter()
@@ -640,7 +640,7 @@ def check_trace(
     from pimloom.traces import io
 
     described, document = _load(memory, override, ("arch", "dram", "memory"))
-    dram: Dram = described if document.kind == "dram" else described.dram
+    dram = _dram_of(described)
     symbols = described.symbols if isinstance(described, Arch) else dram.symbols({})
     found = io.read(commands, dram)
     # A PIM program closes what it opens and uses every channel; requests leave rows open, and channels idle.
@@ -687,8 +687,7 @@ def export_trace(
     from pimloom.traces import io
     from pimloom.traces.export import export
 
-    described, document = _load(memory, override, ("arch", "dram", "memory"))
-    dram: Dram = described if document.kind == "dram" else described.dram
+    dram = _dram_of(_load(memory, override, ("arch", "dram", "memory"))[0])
     _check_folder(out.parent)
     export(out, io.read(commands, dram), dram, form)
     typer.echo(out)
@@ -988,6 +987,14 @@ def _request(names: Sequence[str], axes: Sequence[str], overrides: Sequence[str]
                 f"{' '.join(names)}: should be a sweep, or a model and a machine; several of them, and the values of "
                 "-s, have commas between them and no spaces"
             )
+
+
+def _dram_of(described: Any) -> Dram:
+    """Return the DRAM of a machine or a memory, or the one that is described."""
+    from pimloom.arch.dram import Dram
+
+    dram: Dram = described if isinstance(described, Dram) else described.dram
+    return dram
 
 
 def _memory(dram: Dram) -> str:
