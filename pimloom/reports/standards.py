@@ -7,7 +7,7 @@ from pimloom.arch.document import Document, shipped
 from pimloom.arch.dram import Dram, load_dram
 from pimloom.arch.expression import evaluate
 from pimloom.arch.tree import Keys
-from pimloom.reports.timing_diagram import NAMES, save_diagram, schedule, story
+from pimloom.reports.timing_diagram import NAMES, equation, save_diagram, schedule, story
 
 KiB, MiB, GiB = 2**10, 2**20, 2**30
 MEANINGS = {
@@ -177,7 +177,7 @@ def _commands(dram: Dram) -> list[list[str]]:
             then[command.bank],
             ""
             if command.duration == "0"
-            else _equation(command.duration, evaluate(command.duration, symbols)),
+            else equation(command.duration, evaluate(command.duration, symbols), "`"),
         ]
         for name, command in dram.commands.items()
     ]
@@ -220,10 +220,6 @@ def _sources(dram: Dram, said: Said) -> dict[str, str]:
 def _source(said: Said, path: Keys) -> str:
     source, note = said.get(path, (None, None))
     return "" if source is None else f"{source}{f': {note}' if note else ''}"
-
-
-def _equation(expression: str, value: int) -> str:
-    return f"`{expression}`" + (f" = {value}" if expression != str(value) else "")
 
 
 def _ns(clocks: int, dram: Dram) -> str:
