@@ -538,13 +538,13 @@ def dram(
 ) -> None:
     """Simulate a request trace on one channel of a memory, command for command."""
     from pimloom.arch.memory import load_memory
-    from pimloom.memory import run_requests
+    from pimloom.memory import controller_class, run_requests
     from pimloom.sim.controller import StuckError
 
     described, _ = load_memory(memory, override or (), controller)
     if commands:
         _check_folder(commands.parent)
-    _announce_compilation("dramsim3" if described.controller.scheduler == "round_robin" else "ramulator2")
+    _announce_compilation(controller_class(described).__module__)
     try:
         with _busy(f"simulating {requests}"):
             begin = time.perf_counter()
@@ -640,11 +640,11 @@ def check_trace(
     from pimloom.traces import io
 
     described, document = _load(memory, override, ("arch", "dram", "memory"))
-    dram: Dram = described if document.kind == "dram" else described.dram
+    dram = _dram_of(described)
     symbols = described.symbols if isinstance(described, Arch) else dram.symbols({})
     found = io.read(commands, dram)
     # A PIM program closes what it opens and uses every channel; requests leave rows open, and channels idle.
-    is_plain = document.kind == "memory" or not any(c.meaning == "mac" for c in dram.commands.values())
+    is_plain = document.kind == "memory" or not dram.is_pim
     channels = set(found.channel.tolist()) if is_plain else None
     with _busy(f"checking {len(found)} commands"):
         violations = rules.check(dram, symbols, found, partial, channels, rows_may_stay_open=is_plain)
@@ -687,8 +687,7 @@ def export_trace(
     from pimloom.traces import io
     from pimloom.traces.export import export
 
-    described, document = _load(memory, override, ("arch", "dram", "memory"))
-    dram: Dram = described if document.kind == "dram" else described.dram
+    dram = _dram_of(_load(memory, override, ("arch", "dram", "memory"))[0])
     _check_folder(out.parent)
     export(out, io.read(commands, dram), dram, form)
     typer.echo(out)
@@ -889,15 +888,17 @@ def _load(
     from importlib import import_module
 
     from pimloom.arch.document import InputError, load
-    from pimloom.arch.memory import load_memory
-    from pimloom.workloads.model import load_model
 
     kind = _kind(name, kinds)
     if kind not in kinds:
         raise InputError(f"{name}: its kind is {kind!r}, wanted is {' or '.join(map(repr, kinds))}")
     if kind == "model":
+        from pimloom.workloads.model import load_model
+
         return load_model(name, overrides or ())
     if kind == "memory":
+        from pimloom.arch.memory import load_memory
+
         return load_memory(name, overrides or ())
     module, of_kind = CLASSES[kind]
     cls: type[BaseModel] = getattr(import_module(module), of_kind)
@@ -937,8 +938,8 @@ def _gist(described: Any) -> str:
         )
     elif isinstance(described, Dram):
         rules = f"{len(described.commands)} commands, {len(described.constraints)} timing rules"
-        pins_GBps = described.channels * described.io.width_bit * described.io.rate_bps / 8e9
-        text += f", {_memory(described)}; {rules}; peak {pins_GBps:.4g} GB/s at the pins"
+        pin_GBps = described.channels * described.pin_Bps / 1e9
+        text += f", {_memory(described)}; {rules}; peak {pin_GBps:.4g} GB/s at the pins"
     elif isinstance(described, Model):
         text += (
             f", {described.parameters:,} parameters: {described.layers} layers of width {described.d_model}, "
@@ -986,6 +987,14 @@ def _request(names: Sequence[str], axes: Sequence[str], overrides: Sequence[str]
                 f"{' '.join(names)}: should be a sweep, or a model and a machine; several of them, and the values of "
                 "-s, have commas between them and no spaces"
             )
+
+
+def _dram_of(described: Any) -> Dram:
+    """Return the DRAM of a machine or a memory, or the one that is described."""
+    from pimloom.arch.dram import Dram
+
+    dram: Dram = described if isinstance(described, Dram) else described.dram
+    return dram
 
 
 def _memory(dram: Dram) -> str:
