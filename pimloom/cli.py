@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pimloom.arch.dram import Dram
     from pimloom.sweeps.description import Request
     from pimloom.sweeps.sweep import Swept, Tally
+    from pimloom.system import SystemResult
 
 FAILED, BAD_INPUT, MISMATCH, INTERRUPTED = 1, 2, 3, 130
 PATIENCE_s = 1.0
@@ -42,6 +43,9 @@ PIPE_COLUMNS = 110
 """Width of tables that go to no terminal."""
 CLASSES = {
     "arch": ("pimloom.arch.machine", "Arch"),
+    "host": ("pimloom.arch.host", "Host"),
+    "device": ("pimloom.arch.device", "Device"),
+    "system": ("pimloom.arch.system", "System"),
     "dram": ("pimloom.arch.dram", "Dram"),
     "memory": ("pimloom.arch.memory", "Memory"),
     "model": ("pimloom.workloads.model", "Model"),
@@ -178,6 +182,13 @@ def simulate(
         ),
     ] = None,
     json: Json = False,
+    pim: Annotated[
+        bool,
+        typer.Option(
+            "--pim/--no-pim",
+            help="Without: the same memory read in the ordinary way by the same host (systems).",
+        ),
+    ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")] = False,
 ) -> None:
     """Time and energy of a model on a machine, token by token."""
@@ -188,6 +199,18 @@ def simulate(
     from pimloom.arch.tree import InputError
     from pimloom.run import prepare, run
 
+    if _kind(arch, ("arch", "system")) == "system":
+        for option, wrong in (("--timeline", timeline is not None), ("--engine", engine != "fast")):
+            if wrong:
+                raise InputError(f"{option}: {arch} is a system of PIM devices, which has no such choice")
+        result_of_system = _run_system(
+            model, arch, pim, started, quiet, prompt=prompt, generate=generate, batch=batch, embedding=embedding,
+            head=head, overrides=override or (),
+        )  # fmt: skip
+        _show_system(result_of_system, out, json)
+        return
+    if not pim:
+        raise InputError(f"--no-pim: {arch} has no host that could read its memory; systems have")
     setup = prepare(
         model, arch, prompt=prompt, generate=generate, batch=batch, embedding=embedding, head=head,
         overrides=override or (),
@@ -214,6 +237,143 @@ def simulate(
         typer.echo("\nFiles")
     for path in written:
         typer.echo(f"  {path}")
+
+
+def _run_system(
+    model: str, arch: str, pim: bool, started: float, quiet: bool, **options: Any
+) -> SystemResult:
+    from pimloom import system
+
+    plan = system.prepare(model, arch, pim=pim, **options)
+    if not quiet:
+        _announce_compilation()
+    with _progress(f"{plan.model.name} on {plan.system.name}", quiet) as progress:
+        return system.simulate(plan, progress, started)
+
+
+def _show_system(result: SystemResult, out: Path | None, json: bool) -> None:
+    if out is not None:
+        result.save(out)
+    if json:
+        typer.echo(result.json(), nl=False)
+        return
+    from rich.console import Console
+
+    from pimloom.reports.system import print_system
+
+    print_system(result.summary, Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS))
+    if out is not None:
+        typer.echo("\nFiles")
+        for path in _files(out):
+            typer.echo(f"  {path}")
+
+
+@app.command(epilog="Example: pimloom compare llama2-7b gddr6-aim,hbm2-pim,newton --prompt 1024 --generate 4")
+def compare(
+    model: ModelName,
+    archs: Annotated[
+        str, typer.Argument(metavar="ARCH,...", help="Machines and systems, with commas between them.")
+    ],
+    prompt: Prompt = 1,
+    generate: Generate = 16,
+    batch: Batch = 1,
+    embedding: Embedding = True,
+    head: Head = True,
+    twins: Annotated[
+        bool, typer.Option("--twins/--no-twins", help="With each system's twin without PIM.")
+    ] = True,
+    override: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the table and the figure.")
+    ] = None,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")] = False,
+) -> None:
+    """One model and workload on many machines: time, energy, and what the time goes into."""
+    from pimloom.compare import compare as run_all
+    from pimloom.compare import save
+
+    if out is not None:
+        _check_folder(out)
+    names = [name.strip() for name in archs.split(",")]
+    if not quiet:
+        _announce_compilation()
+    with _progress(f"{model} on {len(names)} machines", quiet) as progress:
+        compared = run_all(
+            model, names, twins=twins, prompt=prompt, generate=generate, batch=batch, embedding=embedding,
+            head=head, overrides=override or (), progress=progress,
+        )  # fmt: skip
+    written = [] if out is None else save(compared, out)
+    if json:
+        _print_json(compared.rows)
+        return
+    from rich.console import Console
+
+    from pimloom.reports.system import print_comparison
+
+    print_comparison(compared.rows, Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS))
+    for path in written:
+        typer.echo(path)
+
+
+@app.command(epilog="Example: pimloom kernel gemv gddr6-aim --shape 4096x4096 --channels 8")
+def kernel(
+    kind: Annotated[
+        Literal["gemv", "add", "mul", "relu", "score", "context", "attention", "block"],
+        typer.Argument(metavar="KERNEL", help="gemv, add, mul, relu, score, context, attention or block."),
+    ],
+    device: Annotated[str, typer.Argument(metavar="DEVICE", help="Shipped name or YAML of a PIM device.")],
+    shape: Annotated[
+        str,
+        typer.Option(
+            help="gemv OUTxIN; add, mul, relu N; score, context, attention HEADSxD_HEADxTOKENS, heads as 64/8 with "
+            "fewer key-value heads; block MODEL:CONTEXT."
+        ),
+    ],
+    channels: Annotated[
+        int | None, typer.Option(help="Channels that hold the operands.", show_default="all")
+    ] = None,
+    commands: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the commands: .csv, .csv.gz or .parquet.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Execute the program on random numbers and compare with NumPy.")
+    ] = False,
+    override: Overrides = None,
+    json: Json = False,
+) -> None:
+    """One kernel on one PIM device whose channels are idle: clocks, commands, energy."""
+    from pimloom.arch.device import load_device
+    from pimloom.bench import kernel_result, parse_shape, run_kernel
+
+    described, _ = load_device(device, override or ())
+    work = parse_shape(kind, shape)
+    if commands:
+        _check_folder(commands.parent)
+    _announce_compilation(described.controller.order)
+    with _busy(f"{kind} on {described.name}"):
+        run = run_kernel(described, work, channels, log=commands is not None)
+        result = kernel_result(run)
+        if check:
+            from pimloom.proof_of_kernel import check as execute
+
+            result["largest_relative_error"] = execute(run)
+    if commands:
+        from pimloom.traces import io
+
+        assert run.issued.logs is not None
+        logs = [io.from_log(described.dram, c, log) for c, log in enumerate(run.issued.logs)]
+        io.write(commands, io.merge(logs))
+    if json:
+        _print_json(result)
+        return
+    from rich.console import Console
+
+    from pimloom.reports.kernel import print_kernel
+
+    print_kernel(result, Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS))
+    if commands:
+        typer.echo(f"commands: {commands}")
 
 
 @app.command(
@@ -699,7 +859,8 @@ def export_trace(
 @app.command("list", epilog="Example: pimloom list models")
 def list_shipped(
     what: Annotated[
-        Literal["models", "archs", "dram", "memories", "sweeps", "baselines"] | None,
+        Literal["models", "archs", "systems", "devices", "hosts", "dram", "memories", "sweeps", "baselines"]
+        | None,
         typer.Argument(help="Only these."),
     ] = None,
 ) -> None:
@@ -710,6 +871,9 @@ def list_shipped(
     for heading, kind in (
         ("models", "model"),
         ("archs", "arch"),
+        ("systems", "system"),
+        ("devices", "device"),
+        ("hosts", "host"),
         ("dram", "dram"),
         ("memories", "memory"),
         ("sweeps", "sweep"),

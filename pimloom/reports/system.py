@@ -135,7 +135,7 @@ def print_comparison(rows: Sequence[Summary], console: Console) -> None:
 
 
 def _named(row: Summary) -> str:
-    return row["arch"] + ("" if row["pim"] else " (no PIM)")
+    return f"{row['arch']}{'' if row['pim'] else ' (no PIM)'}"
 
 
 def plot_comparison(rows: Sequence[Summary], title: str, path: Path) -> None:
@@ -146,7 +146,7 @@ def plot_comparison(rows: Sequence[Summary], title: str, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = [_named(row) for row in rows]
-    tokens_ms = [row["total_time_ns"] / row["tokens"] * 1e-6 for row in rows]
+    tokens_ms = [1e3 / row["tokens_per_s"] for row in rows]
     energies = [row["energy_per_token_pJ"] for row in rows]
     places = range(len(rows))
     with mpl.rc_context(STYLE):
@@ -166,7 +166,7 @@ def plot_comparison(rows: Sequence[Summary], title: str, path: Path) -> None:
         left = [0.0] * len(rows)
         for cause in CAUSES:
             widths = [100 * row["time_share"][cause] for row in rows]
-            if any(width > 0.005 for width in widths):
+            if any(widths):
                 below.barh(
                     places, widths, left=left, color=COLORS[cause], hatch=HATCHES[cause],
                     edgecolor="white", linewidth=0.3, label=cause.replace("_", " "),
