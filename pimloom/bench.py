@@ -83,19 +83,24 @@ def run_kernel(device: Device, work: Work, of_channels: int | None = None, log: 
 
 def kernel_result(run: KernelRun) -> dict[str, Any]:
     """What a kernel's run says, as plain JSON types with units in the keys."""
-    device, issued = run.device, run.issued
-    names = device.dram.command_names
-    per_channel = [_counted(names, row) for row in issued.counts.tolist()]
-    refresh = device.dram.refresh.policy
     return {
-        "device": device.name,
+        "device": run.device.name,
         "kernel": kind_of(run.work),
         "shape": {name: n for name, n in run.work._asdict().items() if name != "kind"},
         "channels": run.site.channels,
-        "refresh": refresh,
+        "rows_per_bank": run.kernel.rows,
+        **issued_result(run.device, run.issued),
+    }
+
+
+def issued_result(device: Device, issued: Issued) -> dict[str, Any]:
+    """What a stream became, as plain JSON types with units in the keys."""
+    names = device.dram.command_names
+    per_channel = [_counted(names, row) for row in issued.counts.tolist()]
+    return {
+        "refresh": device.dram.refresh.policy,
         "cycles": issued.cycles,
         "time_ns": issued.cycles / device.dram.clock_Hz * 1e9,
-        "rows_per_bank": run.kernel.rows,
         "commands": {"total": _counted(names, issued.counts.sum(0).tolist()), "per_channel": per_channel},
         "energy_pJ": energy_pJ(device, issued),
     }

@@ -21,14 +21,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Protocol
 
 import typer
+from typer.core import TyperGroup
 
 from pimloom import __version__
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from pimloom.arch.device import Device
     from pimloom.arch.document import Document
     from pimloom.arch.dram import Dram
+    from pimloom.sim.bench import Issued
     from pimloom.sweeps.description import Request
     from pimloom.sweeps.sweep import Swept, Tally
     from pimloom.system import SystemResult
@@ -99,6 +102,9 @@ Overrides = Annotated[
         help="Change a value by its path in the YAML: dram.channels=16, asic.clock_Hz=1e8, model.layers=2, "
         "workload.generate=64. May stand several times.",
     ),
+]
+CommandsOut = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the commands: .csv, .csv.gz or .parquet.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.")]
 
@@ -333,8 +339,10 @@ def kernel(
     channels: Annotated[
         int | None, typer.Option(help="Channels that hold the operands.", show_default="all")
     ] = None,
-    commands: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the commands: .csv, .csv.gz or .parquet.")
+    commands: CommandsOut = None,
+    stream: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the program in the form of the device's own simulator."),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Execute the program on random numbers and compare with NumPy.")
@@ -358,12 +366,23 @@ def kernel(
             from pimloom.proof_of_kernel import check as execute
 
             result["largest_relative_error"] = execute(run)
-    if commands:
+    if stream:
+        from pimloom.traces.foreign import write_stream
+
+        write_stream(stream, described, run.kernel.stream)
+    _write_commands(commands, described, run.issued)
+    _show_kernel(result, commands, json)
+
+
+def _write_commands(path: Path | None, device: Device, issued: Issued) -> None:
+    if path:
         from pimloom.traces import io
 
-        assert run.issued.logs is not None
-        logs = [io.from_log(described.dram, c, log) for c, log in enumerate(run.issued.logs)]
-        io.write(commands, io.merge(logs))
+        assert issued.logs is not None
+        io.write(path, io.merge([io.from_log(device.dram, c, log) for c, log in enumerate(issued.logs)]))
+
+
+def _show_kernel(result: dict[str, Any], commands: Path | None, json: bool) -> None:
     if json:
         _print_json(result)
         return
@@ -418,7 +437,56 @@ def validate(
         raise typer.Exit(MISMATCH)
 
 
-@app.command(epilog="Example: pimloom trace gpt2-small pim-gpt --generate 4 --tokens 0:2 --out trace.parquet")
+class _WithDefault(TyperGroup):
+    """Commands of which one need not be named: `pimloom trace MODEL ARCH` is `pimloom trace model MODEL ARCH`."""
+
+    default = "model"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+
+traces = typer.Typer(
+    cls=_WithDefault,
+    no_args_is_help=True,
+    help="Commands of some passes of a model; or of a program of another tool.",
+)
+app.add_typer(traces, name="trace")
+
+
+@traces.command("run", epilog="Example: pimloom trace run isr.csv.gz gddr6-aim --commands out.csv")
+def trace_run(
+    stream: Annotated[
+        Path, typer.Argument(metavar="STREAM", help="AiM instructions or AttAcc requests, plain or gzip.")
+    ],
+    device: Annotated[str, typer.Argument(metavar="DEVICE", help="Shipped name or YAML of a PIM device.")],
+    commands: CommandsOut = None,
+    override: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Run a program of another tool on a PIM device, so that mapping and timing errors separate."""
+    from pimloom.arch.device import load_device
+    from pimloom.bench import issued_result
+    from pimloom.sim.bench import channels
+    from pimloom.traces.foreign import read_stream
+
+    described, _ = load_device(device, override or ())
+    if commands:
+        _check_folder(commands.parent)
+    program = read_stream(stream, described)
+    _announce_compilation(described.controller.order)
+    with _busy(f"{stream} on {described.name}"):
+        issued = channels(described).run(program, 0, log=commands is not None)
+    result = {"device": described.name, "stream": str(stream), **issued_result(described, issued)}
+    _write_commands(commands, described, issued)
+    _show_kernel(result, commands, json)
+
+
+@traces.command(
+    "model", epilog="Example: pimloom trace gpt2-small pim-gpt --generate 4 --tokens 0:2 --out trace.parquet"
+)
 def trace(
     model: ModelName,
     arch: ArchName,

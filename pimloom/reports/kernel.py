@@ -12,15 +12,19 @@ if TYPE_CHECKING:
 
 
 def print_kernel(result: dict[str, Any], console: Console) -> None:
-    """Print the result of `bench.kernel_result`."""
-    shape = ", ".join(f"{name} {n}" for name, n in result["shape"].items())
-    main = new_table(f"{result['kernel']} on {result['device']}", "", "")
+    """Print the result of `bench.kernel_result`, or of a stream."""
+    main = new_table(f"{result.get('kernel', result.get('stream'))} on {result['device']}", "", "")
     energy = result["energy_pJ"]
     unknown = [name for name, pJ in energy.items() if pJ is None and name != "total_known"]
     total = energy["total_known"]
-    rows = [
-        ("shape", shape),
-        ("channels that hold the operands", str(result["channels"])),
+    rows = []
+    if "shape" in result:
+        rows = [
+            ("shape", ", ".join(f"{name} {n}" for name, n in result["shape"].items())),
+            ("channels that hold the operands", str(result["channels"])),
+            ("rows of a bank used", str(result["rows_per_bank"])),
+        ]
+    rows += [
         ("refresh", result["refresh"]),
         ("clocks", f"{result['cycles']:,}"),
         ("time", seconds(result["time_ns"])),
