@@ -1,6 +1,6 @@
 """Newton: matrices in rows across all banks, one row's worth of the input in the buffer of every channel.
 
-All that the device can do is one product, y[m, s, v, o] = x[m, s, v, :] · A[m, o, s, :]; x and y are flat in this order.
+All that the device can do is one product, y[m, s, v, o] = x[m, s, v, :] · A[m, o, s, :]. Vectors are flat in that order.
 
     work      matrices m   outputs o   segments s   length     vectors v of a segment
     gemv      1            outputs     1            inputs     batch
