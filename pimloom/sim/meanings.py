@@ -224,6 +224,22 @@ class Machine:
         """Return the input buffers that serve banks."""
         return banks * self.buffer.shape[1] // self.device.dram.banks
 
+    def own_buffers(self) -> Index:
+        """Return the input buffers of the addressed banks; raise if two banks share one."""
+        buffers = self.buffers(self.access.banks)
+        if len(np.unique(buffers)) < len(buffers):
+            raise self.fail("addresses two banks of one input buffer")
+        return buffers
+
+    def held(self, buffers: Index, columns: Index) -> F4:
+        """Return f4[C, B, times, lanes], columns of input buffers; raise where one holds nothing."""
+        channels = self.access.channels
+        at = channels[:, None, None], buffers[:, None], columns
+        if not self.filled[at].all():
+            c, _, k = (int(i) for i in np.argwhere(~self.filled[at])[0])
+            raise self.fail(f"buffer column {columns[k]} was never filled", int(channels[c]))
+        return self.buffer[at]
+
 
 # --- the meanings ---------------------------------------------------------------------------------------
 
@@ -270,11 +286,7 @@ def _mac(m: Machine) -> None:
     """
     a = m.access
     columns, registers, units = m.buffer_columns(a.columns), m.registers(), m.units()
-    served = a.channels[:, None, None], m.buffers(a.banks)[:, None], columns
-    if not m.filled[served].all():
-        c, _, k = (int(i) for i in np.argwhere(~m.filled[served])[0])
-        raise m.fail(f"buffer column {columns[k]} was never filled", int(a.channels[c]))
-    sums = _tree(m.stored(a.banks, m.rows()) * m.buffer[served])
+    sums = _tree(m.stored(a.banks, m.rows()) * m.held(m.buffers(a.banks), columns))
     for register in np.unique(registers).tolist():
         at = a.channels[:, None], units, register
         if m.keeps_results and (m.state[at] == EMPTY).any():
@@ -316,6 +328,28 @@ def _read_result(m: Machine) -> None:
         m.results.swapaxes(1, 2)[at] = 0
 
 
+def _multiply(m: Machine) -> None:
+    """Multiply a column of bank 0 of every bank group by that of its bank 1, into its bank 2."""
+    a, each = m.access, m.device.dram.banks_per_bankgroup
+    rows, group = m.rows(), a.banks % each
+    first, second = (m.stored(a.banks[group == k], rows[:, group == k]) for k in (0, 1))
+    m.put(a.banks[group == 2], rows[:, group == 2], first * second)
+
+
+def _copy_to_buffer(m: Machine) -> None:
+    """Copy columns of a bank to columns `operand` of its input buffer."""
+    a, columns = m.access, m.buffer_columns(m.access.operands)
+    at = a.channels[:, None, None], m.own_buffers()[:, None], columns
+    m.buffer[at] = m.stored(a.banks, m.rows())
+    m.filled[at] = True
+
+
+def _copy_to_bank(m: Machine) -> None:
+    """Copy columns `operand` of the input buffer to columns of its bank."""
+    a, columns = m.access, m.buffer_columns(m.access.operands)
+    m.put(a.banks, m.rows(), m.held(m.own_buffers(), columns))
+
+
 def _nothing(m: Machine) -> None:
     """Change no data."""
 
@@ -329,6 +363,9 @@ MEANINGS: dict[str, Callable[[Machine], None]] = {
     "mac": _mac,
     "write_result": _write_result,
     "read_result": _read_result,
+    "multiply": _multiply,
+    "copy_to_buffer": _copy_to_buffer,
+    "copy_to_bank": _copy_to_bank,
     "refresh": _nothing,
     "mode": _nothing,
 }

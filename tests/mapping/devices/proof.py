@@ -71,7 +71,9 @@ def assert_within(site: Site, kernel: Kernel) -> None:
     assert (np.diff(together) > 0).all()
 
 
-def prove(device: Device, work: Work, site: Site, arithmetic: Arithmetic = "fp32", error: float = 1e-4) -> None:
+def prove(
+    device: Device, work: Work, site: Site, arithmetic: Arithmetic = "fp32", error: float = 1e-4
+) -> None:
     """Raise unless the device computes what NumPy does, relative to the largest value."""
     given, kernel = operands(work), lower(device, work, site)
     assert_within(site, kernel)
