@@ -1,0 +1,118 @@
+"""Kernels of PIM devices carried out, and the same in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from pimloom.arch.device import Device
+from pimloom.mapping.devices import lower
+from pimloom.sim.functional import Arithmetic, FunctionalError
+from pimloom.sim.meanings import Memory, execute
+from pimloom.traces.stream import Attention, Gemv, Kernel, Site, Stream, Work
+
+F4 = npt.NDArray[np.float32]
+Operands = dict[str, F4]
+
+
+def operands(work: Work, seed: int = 0) -> Operands:
+    """Random operands; `vector` is the one that the host sends."""
+    random = np.random.default_rng(seed)
+
+    def some(*shape: int) -> F4:
+        return random.standard_normal(shape, np.float32)
+
+    if isinstance(work, Gemv):
+        return {"matrix": some(work.outputs, work.inputs), "vector": some(work.batch, work.inputs)}
+    if isinstance(work, Attention):
+        cached, length = ("keys", work.d_head) if work.kind == "score" else ("values", work.tokens)
+        return {cached: some(work.kv_heads, work.tokens, work.d_head), "vector": some(work.heads, length)}
+    return {name: some(work.elements) for name in ("a", "b")[: 1 if work.kind == "relu" else 2]}
+
+
+def expected(work: Work, given: Operands) -> F4:
+    """The result in double precision, flat."""
+    x = {name: values.astype(np.float64) for name, values in given.items()}
+    if isinstance(work, Gemv):
+        result = x["vector"] @ x["matrix"].T
+    elif isinstance(work, Attention):
+        shared = work.heads // work.kv_heads
+        if work.kind == "score":
+            result = np.einsum("hd,htd->ht", x["vector"], np.repeat(x["keys"], shared, 0))
+        else:
+            result = np.einsum("ht,htd->hd", x["vector"], np.repeat(x["values"], shared, 0))
+    elif work.kind == "relu":
+        result = np.maximum(x["a"], 0)
+    else:
+        result = x["a"] + x["b"] if work.kind == "add" else x["a"] * x["b"]
+    return result.ravel().astype(np.float32)
+
+
+def carried_out(device: Device, kernel: Kernel, given: Operands, arithmetic: Arithmetic = "fp32") -> F4:
+    """The result of a kernel whose operands are stored first."""
+    memory = Memory(device, arithmetic)
+    for name, place in kernel.stored().items():
+        memory.store(place, given[name])
+    return execute(device, kernel, memory, given.get("vector", ()))
+
+
+def assert_within(site: Site, kernel: Kernel) -> None:
+    """Raise unless the operands lie in the rows and channels that the kernel says, each in a place of its own."""
+    addresses = []
+    for place in kernel.stored().values():
+        assert site.row <= place.row.min() and place.row.max() < site.row + kernel.rows
+        assert place.channel.max() < site.channels
+        limits = (64, 64, 2**16, 2**10, 2**10)
+        addresses.append(np.ravel_multi_index(tuple(f.ravel() for f in place), limits))
+    together = np.sort(np.concatenate(addresses))
+    assert (np.diff(together) > 0).all()
+
+
+def prove(
+    device: Device, work: Work, site: Site, arithmetic: Arithmetic = "fp32", error: float = 1e-4
+) -> None:
+    """Raise unless the device computes what NumPy does, relative to the largest value."""
+    given, kernel = operands(work), lower(device, work, site)
+    assert_within(site, kernel)
+    result, wanted = carried_out(device, kernel, given, arithmetic), expected(work, given)
+    np.testing.assert_allclose(result, wanted, rtol=0, atol=error * np.abs(wanted).max())
+
+
+def spoilt(stream: Stream) -> Iterator[tuple[str, Stream]]:
+    """The stream with one mistake each: an instruction missing, another row or column, channels that lack it."""
+    for i in range(len(stream)):
+        kept = np.arange(len(stream)) != i
+        fields = ("channels", "command", "times", "node", "row", "column", "d_column", "operand", "d_operand")
+        yield f"without {i}", replace(stream, **{name: getattr(stream, name)[kept] for name in fields})
+        for name in ("row", "column"):
+            if getattr(stream, name)[i] >= 0:
+                moved = getattr(stream, name).copy()
+                moved[i] += 1
+                yield f"{name} of {i} + 1", replace(stream, **{name: moved})
+        if i + 1 < len(stream) and (stream.row[i : i + 2] >= 0).all() and stream.row[i] != stream.row[i + 1]:
+            swapped = stream.row.copy()
+            swapped[[i, i + 1]] = swapped[[i + 1, i]]
+            yield f"rows of {i} and {i + 1} swapped", replace(stream, row=swapped)
+
+
+def is_found(device: Device, kernel: Kernel, stream: Stream, given: Operands, wanted: F4) -> bool:
+    """Tell whether a mistake in a stream shows, as an error or as a wrong number."""
+    try:
+        result = carried_out(device, replace(kernel, stream=stream), given)
+    except FunctionalError:
+        return True
+    return not np.allclose(result, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+def assert_mistakes_show(device: Device, work: Work, site: Site) -> None:
+    """Raise unless every mistake of `spoilt` is found."""
+    given, kernel = operands(work), lower(device, work, site)
+    wanted = expected(work, given)
+    assert not is_found(device, kernel, kernel.stream, given, wanted)
+    missed = [
+        what for what, stream in spoilt(kernel.stream) if not is_found(device, kernel, stream, given, wanted)
+    ]
+    assert not missed
