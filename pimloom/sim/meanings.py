@@ -330,10 +330,10 @@ def _read_result(m: Machine) -> None:
 
 def _multiply(m: Machine) -> None:
     """Multiply a column of bank 0 of every bank group by that of its bank 1, into its bank 2."""
-    a, each = m.access, m.device.dram.banks_per_bankgroup
-    rows, group = m.rows(), a.banks % each
-    first, second = (m.stored(a.banks[group == k], rows[:, group == k]) for k in (0, 1))
-    m.put(a.banks[group == 2], rows[:, group == 2], first * second)
+    rows, place = m.rows(), m.access.banks % m.device.dram.banks_per_bankgroup
+    first, second, third = (np.flatnonzero(place == k) for k in range(3))
+    factors = (m.stored(m.access.banks[at], rows[:, at]) for at in (first, second))
+    m.put(m.access.banks[third], rows[:, third], np.multiply(*factors))
 
 
 def _copy_to_buffer(m: Machine) -> None:

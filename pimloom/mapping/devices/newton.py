@@ -1,7 +1,7 @@
 """Newton: matrices in rows across all banks, one row's worth of the input in the buffer of every channel.
 
-All that the device can do is one product, y[m, s, v, o] = x[m, s, v, :] · A[m, o, s, :]; the order of the indices is that
-of the flat vectors:
+All that the device can do is one product, y[m, s, v, o] = x[m, s, v, :] · A[m, o, s, :], where both vectors are flat in
+the order of their indices:
 
     work      matrices m   outputs o   segments s   length     vectors v of a segment
     gemv      1            outputs     1            inputs     batch
