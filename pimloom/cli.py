@@ -363,7 +363,7 @@ def kernel(
         run = run_kernel(described, work, channels, log=commands is not None)
         result = kernel_result(run)
         if check:
-            from pimloom.proof_of_kernel import check as execute
+            from pimloom.device_proof import check as execute
 
             result["largest_relative_error"] = execute(run)
     if stream:
@@ -415,7 +415,11 @@ def validate(
     """Execute the very programs that are timed and compare their numbers with a reference."""
     from dataclasses import asdict
 
-    from pimloom.proof import validate as prove
+    prove: Any
+    if _kind(arch, ("arch", "system")) == "system":
+        from pimloom.device_proof import validate_system as prove
+    else:
+        from pimloom.proof import validate as prove
 
     with _progress(f"{model} on {arch}") as progress:
         outcome = prove(

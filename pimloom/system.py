@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -36,7 +36,7 @@ from pimloom.reports.system import CAUSES
 from pimloom.sim.bench import channels
 from pimloom.sim.clock import edge_ps, first_edge
 from pimloom.traces.requests import Requests
-from pimloom.traces.stream import Attention, Gemv, Kernel, Site, Stream
+from pimloom.traces.stream import Attention, Gemv, Kernel, Site
 from pimloom.workloads.graph import Graph, Op, decoder_ops
 from pimloom.workloads.model import Model, load_model
 from pimloom.workloads.request import Workload, by_target, load_workload
@@ -139,11 +139,11 @@ def prepare(
     work.check_fits(network)
     plan = Plan(network, machine, work, pim, {"arch": system_document, "model": model_document})
     if pim:
-        _Layout(plan)
+        Layout(plan)
     return plan
 
 
-class _Layout:
+class Layout:
     """Kernels of a plan, and the rows at which their operands lie in every stage."""
 
     def __init__(self, plan: Plan) -> None:
@@ -153,7 +153,7 @@ class _Layout:
         table = lowerings(self.device)
         self.linear = "linear" in system.on_device and "gemv" in table
         self.attention = "attention" in system.on_device and bool({"score", "attention"} & table.keys())
-        self.whole_attention = "attention" in table and "score" not in table
+        self.whole_attention = "attention" in table
         if model.layers % system.partition.stages:
             raise InputError(
                 f"{system.name}: partition.stages: {model.layers} layers of {model.name} are not divided by "
@@ -222,16 +222,11 @@ class _Layout:
         )
 
 
-def at_row(stream: Stream, row: int) -> Stream:
-    """Return a stream whose operands lie so many rows further on."""
-    return replace(stream, row=np.where(stream.row >= 0, stream.row + np.int32(row), stream.row))
-
-
 class _Runner:
     """One run: the time, the channels of every stage, and what has been added up."""
 
     def __init__(self, plan: Plan) -> None:
-        self.plan, self.system, self.layout = plan, plan.system, _Layout(plan)
+        self.plan, self.system, self.layout = plan, plan.system, Layout(plan)
         self.device, self.host = plan.system.device, plan.system.host
         self.dram = self.device.dram
         self.stages = [channels(self.device) for _ in range(self.system.partition.stages)]
@@ -292,7 +287,7 @@ class _Runner:
         self._transfer(inputs, causes)
         f = self.dram.clock_Hz
         start = int(first_edge(self.now_ps, f))
-        issued = self.stages[stage].run(at_row(kernel.stream, row + self.layout.rows[op.name]), start, False)
+        issued = self.stages[stage].run(kernel.stream.moved(row + self.layout.rows[op.name]), start, False)
         used = self.system.channels
         shards = self.layout.shards
         end = int(edge_ps(issued.end, f))
@@ -382,7 +377,7 @@ def simulate(plan: Plan, progress: Progress | None = None, started: float | None
     return SystemResult(told, plan, tally)
 
 
-def _summary(plan: Plan, tally: Tally, layout: _Layout) -> dict[str, Any]:
+def _summary(plan: Plan, tally: Tally, layout: Layout) -> dict[str, Any]:
     """Return everything that a run says, as plain JSON types with units in the keys; unknown is None."""
     system, work = plan.system, plan.workload
     device, total_ps = system.device, tally.ends_ps[-1]

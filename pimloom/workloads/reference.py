@@ -24,12 +24,12 @@ class ReferenceDecoder:
         self.model = model
         self.position = 0
         """Tokens taken so far, which is the position of the next one."""
-        self._ops = tuple(decoder_ops(model, embedding=True, head=True).ops())
-        self._tensors = {name: tensors[name] for op in self._ops for name in op.parameters}
+        self.ops = tuple(decoder_ops(model, embedding=True, head=True).ops())
+        self.tensors = {name: tensors[name] for op in self.ops for name in op.parameters}
         self._frequencies = rotary_frequencies(model.rope, model.d_head) if model.rope else None
         cache = (model.layers, model.positions, model.kv_heads, model.d_head)
         # Untouched pages of an empty array take no memory: a short run costs what it uses.
-        self._caches = {"K": np.empty(cache, np.float32), "V": np.empty(cache, np.float32)}
+        self.caches = {"K": np.empty(cache, np.float32), "V": np.empty(cache, np.float32)}
 
     def step(self, token: int, observe: Observer | None = None) -> Array:
         """The logits f32[vocab] that follow one more token.
@@ -42,8 +42,8 @@ class ReferenceDecoder:
         if self.position >= self.model.positions:
             raise InputError(f"token {self.position + 1}, but the model has {self.model.positions} positions")
         registers: dict[str, Array] = {}
-        for op in self._ops:
-            value = self._embed(op, token) if op.kind == "embed" else self._apply(op, registers)
+        for op in self.ops:
+            value = self._embed(op, token) if op.kind == "embed" else self.apply(op, registers)
             registers[op.output] = value
             if observe is not None:
                 observe(op, value)
@@ -55,16 +55,17 @@ class ReferenceDecoder:
         return np.stack([self.step(int(token)) for token in tokens])
 
     def _embed(self, op: Op, token: int) -> Array:
-        value: Array = self._tensors["wte"][token]
-        return value + self._tensors["wpe"][self.position] if "wpe" in op.parameters else value
+        value: Array = self.tensors["wte"][token]
+        return value + self.tensors["wpe"][self.position] if "wpe" in op.parameters else value
 
-    def _apply(self, op: Op, registers: Mapping[str, Array]) -> Array:
+    def apply(self, op: Op, registers: Mapping[str, Array]) -> Array:
+        """The output of an operator, given those of the ones before."""
         source = registers[op.inputs[0]]
         if op.part is not None:
             source = source[slice(*op.part)]
         if op.kind in ("cache_k", "cache_v", "score", "context"):
-            return self._attend(op, source)
-        parameters = [self._tensors[name] for name in op.parameters]
+            return self.attend(op, source)
+        parameters = [self.tensors[name] for name in op.parameters]
         value: Array
         match op.kind:
             case "layernorm":
@@ -90,13 +91,13 @@ class ReferenceDecoder:
                 raise NotImplementedError(op.kind)
         return value
 
-    def _attend(self, op: Op, source: Array) -> Array:
+    def attend(self, op: Op, source: Array) -> Array:
         """The operators that write or read a cache."""
         if op.kind in ("cache_k", "cache_v"):
-            cache = self._caches[op.output]
+            cache = self.caches[op.output]
             cache[op.layer, self.position] = source.reshape(cache.shape[2:])
             return source
-        cached = self._caches[op.inputs[1]][op.layer, : self.position + 1]
+        cached = self.caches[op.inputs[1]][op.layer, : self.position + 1]
         value: Array
         if op.kind == "score":
             queries = source.reshape(op.kv_heads, -1, op.shape[1])
