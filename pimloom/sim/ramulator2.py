@@ -113,7 +113,7 @@ class State(NamedTuple):
  HITS, MISSES, CONFLICTS, FORWARDED, MERGED, ACCEPTED, READ, PROGRESS, WAKE, SCALARS) = range(35)  # fmt: skip
 """Scalars of the state.
 
-CLOCK: loop iteration, whose commands carry this + 1; NEXT: next request of the chunk; DRAINING: writes have the
+CLOCK: loop iteration, whose commands carry this + 1; NEXT: next request of the batch; DRAINING: writes have the
 bus; LAST_DATA: end of the last data of a read; FREE: first of the free places; DUE_...: of the ring of
 refreshes; TICK: clock of the next refresh, BASE: the multiple of the interval that it belongs to, TURN: bank or
 set that it is for, STAGE: pseudo-channels of the set that have theirs; N_...: lengths of the lists; EDGE...: the
@@ -124,26 +124,14 @@ which something that waits may happen."""
 
 
 @kernel
-def run(
-    rules: Rules,
-    setup: Setup,
-    state: State,
-    cycle: I8,
-    write: I8,
-    key: I8,
-    bank: I8,
-    row: I8,
-    column: I8,
-    is_last: bool,
-    log: I8,
-) -> int:
+def run(rules: Rules, setup: Setup, state: State, batch: Batch, is_last: bool, log: I8) -> int:
     """Go on with a run until it ends or needs something, and return why (MORE ...).
 
-    cycle, write, key, bank, row, column: i8[n]  requests of the chunk, of which scalars[NEXT] have been taken;
-    is_last: no chunk follows; log: i8[m, 5]  gets clock, command, flat bank or node of its level, row, column of
-    the commands from scalars[LOGGED] on.
+    batch: of which scalars[NEXT] requests have been taken; is_last: no batch follows; log: i8[m, 5]  gets clock,
+    command, flat bank or node of its level, row, column of the commands from scalars[LOGGED] on.
     """
     s = state.scalars
+    cycle, write, key, bank, row, column = batch
     n = len(cycle)
     while True:
         if s[LOGGED] + 2 > len(log) or s[LATE] + 2 > len(state.late):
@@ -723,7 +711,7 @@ class Ramulator2:
         """See `Controller.feed`."""
         s = self.state.scalars
         s[LOGGED] = 0
-        reason = run(self.rules, self.setup, self.state, *batch, is_last, log)
+        reason = run(self.rules, self.setup, self.state, batch, is_last, log)
         self._late.append(self.state.late[: s[LATE]].copy())
         s[LATE] = 0
         clock = s[CLOCK] + 1
