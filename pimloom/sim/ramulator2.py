@@ -1,8 +1,9 @@
 """A controller that gives the bus to the oldest request whose next command may issue: Ramulator 2.1's behaviour.
 
 The rules are those of the DRAM reference data, README section 4. The kernel looks at a clock only if something may
-happen in it: a request arrives, a refresh falls due, or a command that waits may issue. Each request remembers a
-lower bound of the clock of its next command; what a command changes for the requests of its bank resets it.
+happen in it: a request arrives, a refresh falls due, or a command that waits may issue. In each queue at most two
+requests to a bank can be next, its candidates. Each candidate has a lower bound of the clock of its next command;
+whatever changes its bank resets that.
 """
 
 from __future__ import annotations
