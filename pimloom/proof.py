@@ -175,7 +175,6 @@ def validate(
         source, io = tensors.random(described, seed), None
     else:
         source, io = tensors.from_safetensors(config.parent, described), config.parent / "io.npz"
-    weights = {name: source[name] for name in described.tensor_shapes()}
     stored = _stored_reference(io, described) if io is not None and io.is_file() else None
     own = (len(stored.prompt), len(stored.generated)) if stored else (TOKENS, TOKENS)
     given, new = (own[0] if prompt is None else prompt), (own[1] if generate is None else generate)
@@ -187,6 +186,7 @@ def validate(
         found = f"prompt {own[0]} and generate {own[1]}"
         raise InputError(f"{io}: this run has {found}, not {workload.prompt} and {workload.generate}")
     site = Site(described, machine, workload)
+    weights = {name: source[name] for name in described.tensor_shapes()}
     reference = stored or _made_reference(described, weights, workload, seed)
     site.tokens = [reference.prompt + reference.generated[:-1]]
     proof = Proof(site, weights, arithmetic)

@@ -116,6 +116,22 @@ def test_opt_from_a_folder(tmp_path: Path, machine: str, arithmetic: Arithmetic)
     assert result.tokens_compared == len(generated)
 
 
+def test_a_model_that_cannot_run_is_refused_before_its_weights_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(self: tensors.Tensors, name: str) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(tensors.Tensors, "__getitem__", never)
+    for model in ("llama2-7b", str(small.DATA / "llama-gqa")):
+        with pytest.raises(
+            InputError, match="does not run on pim-gpt: the machine has no lowering for rmsnorm"
+        ):
+            validate(model, "pim-gpt")
+    with pytest.raises(InputError, match="opt-66b does not fit into pim-gpt"):
+        validate("opt-66b", "pim-gpt")
+
+
 def test_missing_files(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match="model.safetensors: no such file"):
