@@ -17,7 +17,7 @@ from pimloom.traces.stream import Attention, Elementwise, Gemv, Kernel, Work
 from pimloom.workloads.graph import Op
 from pimloom.workloads.model import load_model
 from pimloom.workloads.reference import Array, ReferenceDecoder, softmax
-from pimloom.workloads.request import by_target
+from pimloom.workloads.request import Workload, by_target
 
 Progress = Callable[[int, int], None]
 
@@ -158,10 +158,17 @@ def validate_system(
     of_system, of_model, of_workload = by_target(parse_overrides(overrides))
     described, model_document = load_model(model, of_model)
     machine, document = load_system(system, of_system)
-    given = given_work(model, described, of_workload, prompt, generate, seed)
     if machine.partition.tensor_parallel > 1:
         raise InputError(f"{machine.name}: validate executes one device, not tensor parallelism")
-    plan = Plan(described, machine, given.workload, True, {"arch": document, "model": model_document})
+    documents = {"arch": document, "model": model_document}
+    plans = list[Plan]()
+
+    def fits(workload: Workload) -> None:
+        plans.append(Plan(described, machine, workload, True, documents))
+        Layout(plans[0])
+
+    given = given_work(model, described, of_workload, prompt, generate, seed, fits)
+    plan = plans[0]
     held = {"head.weight": given.weights["wte"], **given.weights}
     decoder = DeviceDecoder(plan, held, arithmetic)
     return _compare(decoder, given.reference, arithmetic, progress)

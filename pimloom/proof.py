@@ -157,14 +157,18 @@ def given_work(
     prompt: int | None,
     generate: int | None,
     seed: int,
+    fits: Callable[[Workload], object],
 ) -> Given:
-    """Return weights, workload and reference of a model; arguments as of `validate`. Raises InputError."""
+    """Return weights, workload and reference of a model; arguments as of `validate`.
+
+    fits: called before weights are made, which for a large model takes long; raises InputError where it does not fit
+    Raises InputError.
+    """
     config = huggingface.config_path(model)
     if config is None:
         source, io = tensors.random(described, seed), None
     else:
         source, io = tensors.from_safetensors(config.parent, described), config.parent / "io.npz"
-    weights = {name: source[name] for name in described.tensor_shapes()}
     stored = stored_reference(io, described) if io is not None and io.is_file() else None
     own = (len(stored.prompt), len(stored.generated)) if stored else (TOKENS, TOKENS)
     workload = load_workload(
@@ -178,6 +182,8 @@ def given_work(
     if stored and own != (workload.prompt, workload.generate):
         found = f"prompt {own[0]} and generate {own[1]}"
         raise InputError(f"{io}: this run has {found}, not {workload.prompt} and {workload.generate}")
+    fits(workload)
+    weights = {name: source[name] for name in described.tensor_shapes()}
     return Given(weights, workload, stored or made_reference(described, weights, workload, seed))
 
 
@@ -210,9 +216,12 @@ def validate(
             f"{machine.name}: pim.element_B: device arithmetic is bf16, {BF16_B} B an element, "
             f"not {machine.pim.element_B}"
         )
-    given = given_work(model, described, of_workload, prompt, generate, seed)
-    workload, reference = given.workload, given.reference
-    site = Site(described, machine, workload)
+    sites = list[Site]()
+    given = given_work(
+        model, described, of_workload, prompt, generate, seed,
+        lambda workload: sites.append(Site(described, machine, workload)),
+    )  # fmt: skip
+    site, reference = sites[0], given.reference
     site.tokens = [reference.prompt + reference.generated[:-1]]
     proof = Proof(site, given.weights, arithmetic)
     if tamper is not None:
