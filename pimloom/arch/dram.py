@@ -31,6 +31,7 @@ class Command(Strict):
         "activate", "activate_first", "activate_second", "precharge", "read", "write", "sync_read", "sync_write",
         "mac", "write_buffer", "read_result", "refresh", "mode", "write_result", "activation", "read_activation",
         "multiply", "copy_to_buffer", "copy_to_bank", "move_result", "move_vector", "softmax",
+        "add_to_buffer", "multiply_to_buffer", "rectify_to_buffer",
     ]  # fmt: skip
     bank: Annotated[
         Literal["none", "begin", "open", "close"],
@@ -42,6 +43,13 @@ class Command(Strict):
     data: Literal["none", "read", "write"]
     duration: str
     """Clocks from issue until whoever waits for the program may go on, such as its last data; an expression."""
+    lockstep: Annotated[
+        bool,
+        Field(
+            description="the bank with the same place in every processing unit of the rank does the same; for the "
+            "timing rules it is a command to the bank addressed"
+        ),
+    ] = False
 
 
 class Rule(Strict):

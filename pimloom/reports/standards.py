@@ -33,6 +33,9 @@ MEANINGS = {
     "move_result": "moves results to the unit beside the banks",
     "move_vector": "moves a vector from the unit beside the banks into the input buffers",
     "softmax": "computes a softmax in the unit beside the banks",
+    "add_to_buffer": "adds an access to a register",
+    "multiply_to_buffer": "multiplies a register by an access",
+    "rectify_to_buffer": "copies an access into a register, negative values as 0",
 }
 POLICIES = {
     "all_bank": "all banks at once, every nREFI",
