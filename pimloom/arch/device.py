@@ -41,6 +41,19 @@ class Modes(Strict):
     ]
 
 
+class Reordering(Strict):
+    """Plain reads and writes of a bank wait in two queues and go first-ready-first-come.
+
+    Other requests keep their order. A channel takes none of one kind while requests of the other wait. Where a row has been opened for a request,
+    that is served before all others.
+    """
+
+    read_queue: Annotated[Count, Field(le=64)]
+    write_queue: Annotated[Count, Field(le=64)]
+    drain_from: Annotated[Count, Field(description="waiting writes from which on they go before reads")]
+    drain_to: Annotated[Count, Field(description="waiting writes at which reads go again")]
+
+
 class Controller(Strict):
     """How instructions become commands.
 
@@ -55,6 +68,9 @@ class Controller(Strict):
         list[str], Field(description="commands for whose end in all channels the next instruction waits")
     ] = []
     modes: Modes | None = None
+    reordering: Annotated[
+        Reordering | None, Field(description="of plain reads and writes; null = they keep their order, too")
+    ] = None
 
 
 class Energies(Strict):
