@@ -144,11 +144,6 @@ class _Host:
         )
         self.channels = 2**site.channels - 1
         self.fence = device.options["fence"]
-        self.parked = [
-            group * dram.banks_per_bankgroup + bank
-            for bank in range(dram.banks_per_bankgroup)
-            for group in range(dram.bankgroups)
-        ]
 
     def tile(self) -> _Tile:
         return _Tile(StreamBuilder(self.dram.command_names), self.channels, self.fence)
@@ -197,10 +192,18 @@ class _Host:
 
     def _park(self, builder: StreamBuilder) -> None:
         """Read any ordinary row of every bank, so that no bank is left in a reserved one."""
-        for command in ("ACT", "PARK"):
-            for bank in self.parked:
-                column = 0 if command == "PARK" else -1
-                builder.add(command, self.channels, node=bank, row=self.site.row, column=column)
+        banks = [
+            group * self.dram.banks_per_bankgroup + bank
+            for bank in range(self.dram.banks_per_bankgroup)
+            for group in range(self.dram.bankgroups)
+        ]
+        # The rows of some banks open while others are read.
+        ahead = self.dram.bankgroups
+        for i in range(len(banks) + ahead):
+            if i < len(banks):
+                builder.add("ACT", self.channels, node=banks[i], row=self.site.row)
+            if i >= ahead:
+                builder.add("PARK", self.channels, node=banks[i - ahead], row=self.site.row, column=0)
         builder.add("PREab", self.channels)
 
 
