@@ -56,7 +56,9 @@ class Controller(Strict):
     ] = []
     alone: Annotated[
         list[str],
-        Field(description="window: commands beside which no other one issues; beside a row command a column command may"),
+        Field(
+            description="window: commands beside which no other one issues; beside a row command a column command may"
+        ),
     ] = []
     modes: Modes | None = None
 
