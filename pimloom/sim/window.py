@@ -28,7 +28,7 @@ NEVER = 1 << 60
 CLOSED = -1
 ENDED, FULL = range(2)
 """Why the kernel returns: all is done; the log has no room for another clock."""
-ROW, COLUMN, ALONE = range(3)
+ROW, COLUMN, ALONE = 0, 1, 2
 """What a command occupies: the bus of rows or of columns, or both."""
 OPENS, CLOSES = 1, 2
 NOW, START, INSTRUCTION, ACCESS, RUN, SERIAL, SCALARS = range(7)
@@ -260,9 +260,7 @@ def _hand_over(program: Program, state: State, clock: int) -> None:
 
 
 @kernel
-def _step(
-    rules: Rules, setup: Setup, program: Program, state: State, r: int, clock: int, log: I8
-) -> None:
+def _step(rules: Rules, setup: Setup, program: Program, state: State, r: int, clock: int, log: I8) -> None:
     """One clock of a run of channels: refreshes that are due, then up to two commands."""
     c = program.first[r]
     channel = state.channel[c]
@@ -302,11 +300,13 @@ def _step(
         size = channel[SIZE]
         entry, command, bank, at = _choose(rules, setup, program, state, r, clock)
         changed |= channel[SIZE] < size
-        if entry >= 0 and at > clock:
+        if at > clock:
             soon = min(soon, at)
-        elif entry >= 0 and command != BARRIER and first + setup.bus[command] == ROW + COLUMN:
-            _issue(rules, setup, program, state, r, command, bank, clock, entry, log)
+        else:
+            # One that finds its bus taken may give way to an older one at the next clock.
             changed = True
+            if command != BARRIER and first + setup.bus[command] == ROW + COLUMN:
+                _issue(rules, setup, program, state, r, command, bank, clock, entry, log)
     channel[WAKE] = clock + 1 if changed else min(soon, channel[DUE])
 
 
