@@ -30,6 +30,13 @@ class Unit(Strict):
         Field(description="who shares an input buffer"),
     ]
     result_registers: Annotated[Count, Field(description="results that one unit can keep")]
+    datapath: Annotated[
+        Literal["dot", "lanes", "mixed"],
+        Field(
+            description="what a unit makes of its products: dot, one sum; lanes, a sum each, in registers of as many "
+            "values; mixed, either, as the instruction says"
+        ),
+    ] = "dot"
 
 
 class Modes(Strict):

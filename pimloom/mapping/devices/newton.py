@@ -133,6 +133,7 @@ class Product:
                 for _, _, column, columns in step.chunk:
                     b.add("COMP", mask, columns, row=step.row + slot, column=column, operand=0, d_operand=0)
                     b.add("READRES", mask, operand=0)
+        b.add("END", masks[0][0])
         return Kernel(
             stream=b.build(),
             rows=self.rows,

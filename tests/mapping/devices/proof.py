@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from pimloom.arch.device import Device
 from pimloom.mapping.devices import lower
+from pimloom.sim.banks import Memory
 from pimloom.sim.functional import Arithmetic, FunctionalError
-from pimloom.sim.meanings import Memory, execute
+from pimloom.sim.functional_device import execute
 from pimloom.traces.stream import Attention, Gemv, Kernel, Site, Stream, Work
 
 F4 = npt.NDArray[np.float32]
@@ -83,7 +84,7 @@ def prove(
 
 def spoilt(stream: Stream) -> Iterator[tuple[str, Stream]]:
     """The stream with one mistake each: an instruction missing, another row or column, channels that lack it."""
-    for i in range(len(stream)):
+    for i in np.flatnonzero(stream.command >= 0).tolist():
         kept = np.arange(len(stream)) != i
         fields = ("channels", "command", "times", "node", "row", "column", "d_column", "operand", "d_operand")
         yield f"without {i}", replace(stream, **{name: getattr(stream, name)[kept] for name in fields})
