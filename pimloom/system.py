@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from pimloom.arch.clock import PS_PER_S, first_edge_at_or_after
 from pimloom.arch.device import Device
 from pimloom.arch.document import Document, parse_overrides
+from pimloom.arch.dram import load_dram
 from pimloom.arch.expression import evaluate
 from pimloom.arch.memory import Memory, load_memory
 from pimloom.arch.system import System, load_system
@@ -173,7 +174,7 @@ class Layout:
         if at > self.device.dram.rows:
             raise InputError(
                 f"{model.name} does not fit {system.name}: it takes {at} rows of every bank, and a bank has "
-                f"{self.device.dram.rows}"
+                f"{self.device.dram.rows}; partition.stages and partition.tensor_parallel spread it over more devices"
             )
         self.used_rows = at
 
@@ -507,16 +508,17 @@ class Ordinary:
         Measured on one channel behind the shipped FR-FCFS controller. Raises InputError for a memory that has no
         ordinary reads.
         """
-        dram = self.device.dram
+        device = self.device
+        dram = load_dram(device.ordinary)[0] if device.ordinary else device.dram
         around = load_memory("ramulator2")[0]
         try:
-            memory = Memory(**{**dict(around), "dram": dram, "name": self.device.name})
+            memory = Memory(**{**dict(around), "dram": dram, "name": device.name})
         except ValidationError as error:
             why = "; ".join(e["msg"] for e in error.errors())
             raise InputError(
-                f"{self.device.name}: its memory cannot be read in the ordinary way: {why}"
+                f"{device.name}: its memory cannot be read in the ordinary way: {why}"
             ) from error
         n = np.arange(PROBE, dtype=np.int64)
         requests = Requests(np.zeros_like(n), np.zeros_like(n), n * dram.access_B)
         told = run_requests(memory, [requests], wrap=True)
-        return float(told["bandwidth_GBps"]) * 1e9 * dram.channels
+        return float(told["bandwidth_GBps"]) * 1e9 * device.dram.channels

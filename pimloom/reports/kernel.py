@@ -28,7 +28,6 @@ def print_kernel(result: dict[str, Any], console: Console) -> None:
         ("refresh", result["refresh"]),
         ("clocks", f"{result['cycles']:,}"),
         ("time", seconds(result["time_ns"])),
-        ("rows of a bank used", str(result["rows_per_bank"])),
         (
             "energy",
             "n/a" if total is None else joules(total) + (f" without {', '.join(unknown)}" if unknown else ""),

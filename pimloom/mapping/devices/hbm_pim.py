@@ -103,7 +103,14 @@ class _Tile:
             self._add("ACT_AB", of, node=bank, row=row)
 
     def access(
-        self, command: str, times: int, bank: int, row: int, of: int = FIXED, column: int = 0, operand: int = 0
+        self,
+        command: str,
+        times: int,
+        bank: int,
+        row: int,
+        of: int = FIXED,
+        column: int = 0,
+        operand: int = 0,
     ) -> None:
         """Access neighbouring columns with neighbouring registers."""
         step = self.fence or times
@@ -216,7 +223,9 @@ class Matrices(NamedTuple):
     batch: int
 
 
-def _multiply(device: Device, site: Site, work: Matrices, name: str, stored: Callable[[Index], Index]) -> Kernel:
+def _multiply(
+    device: Device, site: Site, work: Matrices, name: str, stored: Callable[[Index], Index]
+) -> Kernel:
     """Lower products. stored: brings arrays[count, outputs, inputs] into the shape of the operand `name`."""
     host = _Host(device, site)
     shape, reserved = host.shape, host.reserved
