@@ -354,6 +354,9 @@ def kernel(
     from pimloom.arch.device import load_device
     from pimloom.bench import kernel_result, parse_shape, run_kernel
 
+    if kind == "block":
+        _block(device, shape, override or (), json)
+        return
     described, _ = load_device(device, override or ())
     work = parse_shape(kind, shape)
     if commands:
@@ -372,6 +375,21 @@ def kernel(
         write_stream(stream, described, run.kernel.stream)
     _write_commands(commands, described, run.issued)
     _show_kernel(result, commands, json)
+
+
+def _block(device: str, shape: str, overrides: Sequence[str], json: bool) -> None:
+    from pimloom.arch.tree import InputError
+    from pimloom.system import block
+
+    model, colon, context = shape.rpartition(":")
+    if not (colon and context.isdecimal() and 0 < int(context) < 2**24):
+        raise InputError(f"--shape {shape}: of block should be MODEL:CONTEXT, such as llama2-7b:128")
+    _announce_compilation()
+    result = block(model, device, int(context), overrides)
+    if json:
+        typer.echo(result.json(), nl=False)
+        return
+    _show_system(result, None, False)
 
 
 def _write_commands(path: Path | None, device: Device, issued: Issued) -> None:

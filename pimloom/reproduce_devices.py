@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from pimloom.arch.device import load_device
 from pimloom.arch.tree import InputError, did_you_mean
 from pimloom.bench import run_kernel
-from pimloom.configs import folder
 from pimloom.sim.bench import Issued
 from pimloom.traces.stream import Work
 

@@ -239,28 +239,32 @@ class _Runner:
         self._attention: dict[tuple[str, int], Kernel] = {}
 
     def run(self, progress: Progress | None) -> Tally:
-        plan = self.plan
-        graph, stages = plan.graph, len(self.stages)
-        per_stage = plan.model.layers // stages
-        for position in range(plan.workload.passes):
-            begin = len(self.tally.steps)
-            for op in graph.prologue:
-                self._op(op, position, 0, 0)
-            for layer in range(plan.model.layers):
-                stage, row = divmod(layer, per_stage)
-                if layer and not row:
-                    self._send(plan.model.d_model)
-                for op in graph.layer:
-                    self._op(op, position, stage, row * self.layout.layer_rows)
-            if position >= plan.workload.prompt - 1:
-                for op in graph.epilogue:
-                    self._op(op, position, stages - 1, 0)
-            self._merge(begin)
-            self._attention.clear()
-            self.tally.ends_ps.append(self.now_ps)
+        """Run all passes."""
+        passes = self.plan.workload.passes
+        for position in range(passes):
+            self.token(position, position >= self.plan.workload.prompt - 1)
             if progress:
-                progress(position + 1, plan.workload.passes)
+                progress(position + 1, passes)
         return self.tally
+
+    def token(self, position: int, has_epilogue: bool) -> None:
+        """Run the pass of one token."""
+        plan, graph, stages = self.plan, self.plan.graph, len(self.stages)
+        begin, per_stage = len(self.tally.steps), plan.model.layers // stages
+        for op in graph.prologue:
+            self._op(op, position, 0, 0)
+        for layer in range(plan.model.layers):
+            stage, row = divmod(layer, per_stage)
+            if layer and not row:
+                self._send(plan.model.d_model)
+            for op in graph.layer:
+                self._op(op, position, stage, row * self.layout.layer_rows)
+        if has_epilogue:
+            for op in graph.epilogue:
+                self._op(op, position, stages - 1, 0)
+        self._merge(begin)
+        self._attention.clear()
+        self.tally.ends_ps.append(self.now_ps)
 
     def _op(self, op: Op, position: int, stage: int, row: int) -> None:
         causes, begin = [0] * len(CAUSES), self.now_ps
@@ -368,6 +372,20 @@ class _Runner:
         steps[begin:] = merged.values()
 
 
+def block(model: str, system: str, context: int, overrides: Sequence[str] = ()) -> SystemResult:
+    """Run one decoder layer for the token that is the last of a context, on a system whose channels are idle.
+
+    Raises InputError as `prepare` does.
+    """
+    plan = prepare(
+        model, system, prompt=context, generate=1, embedding=False, head=False,
+        overrides=[*overrides, "model.layers=1"],
+    )  # fmt: skip
+    runner = _Runner(plan)
+    runner.token(context - 1, has_epilogue=False)
+    return SystemResult(_summary(plan, runner.tally, runner.layout), plan, runner.tally)
+
+
 def simulate(plan: Plan, progress: Progress | None = None, started: float | None = None) -> SystemResult:
     """Run what `prepare` returned."""
     started = time.perf_counter() if started is None else started
@@ -383,7 +401,7 @@ def _summary(plan: Plan, tally: Tally, layout: Layout) -> dict[str, Any]:
     system, work = plan.system, plan.workload
     device, total_ps = system.device, tally.ends_ps[-1]
     tokens, later = work.batch * work.generate, work.generate - 1
-    first_ps = tally.ends_ps[work.prompt - 1]
+    first_ps = tally.ends_ps[min(work.prompt, len(tally.ends_ps)) - 1]
     tpot_ns = (total_ps - first_ps) / later / 1000 if later else None
     counts = dict(zip(device.dram.command_names, map(int, tally.counts), strict=True))
     clocks = first_edge_at_or_after(total_ps, device.dram.clock_Hz) * layout.channels
