@@ -107,7 +107,7 @@ class Machine:
     buffer: f4[channels, buffers, columns, lanes]; filled: bool[channels, buffers, columns]. Where a register has as
         many values as an access (datapath lanes), result registers are numbered behind those of the input
     results: f4[channels, units, sums]; state: i1 of the same shape
-    open: i8[channels, banks]   row opened by an explicit activate, -1 = the controller sees to rows
+    open: i8[channels, banks]   open row, -1 = closed
     """
 
     device: Device
@@ -172,17 +172,15 @@ class Machine:
         return self.inside("result register", self.access.operands, self.results.shape[2])
 
     def rows(self) -> Index:
-        """Return i8[C, B], the row that each bank works on; raise unless it is the one that was opened."""
+        """Return i8[C, B], the row that each bank works on: the one named, which the controller opens, or the open one.
+
+        Raises where no row is named and none is open.
+        """
         a = self.access
-        opened = self.open[a.channels][:, a.banks]
         if a.row >= 0:
             self.inside("row", np.array([a.row]), self.device.dram.rows)
-            wrong = (opened >= 0) & (opened != a.row)
-            if wrong.any():
-                c, b = (int(i) for i in np.argwhere(wrong)[0])
-                message = f"row {a.row} is needed, but bank {a.banks[b]} has row {opened[c, b]} open"
-                raise self.fail(message, int(a.channels[c]))
-            return np.full_like(opened, a.row)
+            self.open[a.channels[:, None], a.banks] = a.row
+        opened = self.open[a.channels][:, a.banks]
         if (opened < 0).any():
             c, b = (int(i) for i in np.argwhere(opened < 0)[0])
             raise self.fail(f"bank {a.banks[b]} is closed, and no row is named", int(a.channels[c]))

@@ -18,7 +18,7 @@ def _activate(m: Machine) -> None:
     a = m.access
     m.inside("row", np.array([a.row]), m.device.dram.rows)
     opened = m.open[a.channels][:, a.banks]
-    if (opened >= 0).any():
+    if a.command.needs == "closed" and (opened >= 0).any():
         c, b = (int(i) for i in np.argwhere(opened >= 0)[0])
         raise m.fail(f"row {a.row} while bank {a.banks[b]} has row {opened[c, b]} open", int(a.channels[c]))
     m.open[a.channels[:, None], a.banks] = a.row
