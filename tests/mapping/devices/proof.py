@@ -29,8 +29,12 @@ def operands(work: Work, seed: int = 0) -> Operands:
     if isinstance(work, Gemv):
         return {"matrix": some(work.outputs, work.inputs), "vector": some(work.batch, work.inputs)}
     if isinstance(work, Attention):
-        cached, length = ("keys", work.d_head) if work.kind == "score" else ("values", work.tokens)
-        return {cached: some(work.kv_heads, work.tokens, work.d_head), "vector": some(work.heads, length)}
+        cached = {"score": ["keys"], "context": ["values"], "attention": ["keys", "values"]}[work.kind]
+        length = work.tokens if work.kind == "context" else work.d_head
+        return {
+            **{name: some(work.kv_heads, work.tokens, work.d_head) for name in cached},
+            "vector": some(work.heads, length),
+        }
     return {name: some(work.elements) for name in ("a", "b")[: 1 if work.kind == "relu" else 2]}
 
 
@@ -41,10 +45,14 @@ def expected(work: Work, given: Operands) -> F4:
         result = x["vector"] @ x["matrix"].T
     elif isinstance(work, Attention):
         shared = work.heads // work.kv_heads
-        if work.kind == "score":
-            result = np.einsum("hd,htd->ht", x["vector"], np.repeat(x["keys"], shared, 0))
-        else:
-            result = np.einsum("ht,htd->hd", x["vector"], np.repeat(x["values"], shared, 0))
+        result = x["vector"]
+        if work.kind != "context":
+            result = np.einsum("hd,htd->ht", result, np.repeat(x["keys"], shared, 0))
+        if work.kind == "attention":
+            result = np.exp(result - result.max(1, keepdims=True))
+            result /= result.sum(1, keepdims=True)
+        if work.kind != "score":
+            result = np.einsum("ht,htd->hd", result, np.repeat(x["values"], shared, 0))
     elif work.kind == "relu":
         result = np.maximum(x["a"], 0)
     else:
@@ -55,8 +63,9 @@ def expected(work: Work, given: Operands) -> F4:
 def carried_out(device: Device, kernel: Kernel, given: Operands, arithmetic: Arithmetic = "fp32") -> F4:
     """The result of a kernel whose operands are stored first."""
     memory = Memory(device, arithmetic)
-    for name, place in kernel.stored().items():
-        memory.store(place, given[name])
+    places = kernel.stored()
+    for name in given.keys() - {"vector"}:
+        memory.store(places[name], given[name])
     return execute(device, kernel, memory, given.get("vector", ()))
 
 

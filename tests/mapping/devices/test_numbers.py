@@ -9,7 +9,7 @@ from pimloom.mapping.devices import lowerings
 from pimloom.traces.stream import Attention, Elementwise, Gemv, Site, Work
 from tests.mapping.devices.proof import assert_mistakes_show, prove
 
-DEVICES = {name: load_device(name)[0] for name in ("hbm2-pim",)}
+DEVICES = {name: load_device(name)[0] for name in ("hbm2-pim", "attacc-bank", "attacc-bg", "attacc-buffer")}
 
 GEMV = [
     Gemv(1, 1), Gemv(15, 127), Gemv(16, 128), Gemv(17, 129), Gemv(63, 1), Gemv(64, 1023), Gemv(65, 1024),
@@ -17,7 +17,7 @@ GEMV = [
 ]  # fmt: skip
 ATTENTION = [
     Attention(kind, *shape)
-    for kind in ("score", "context")
+    for kind in ("score", "context", "attention")
     for shape in (
         (1, 1, 1, 1), (1, 1, 64, 15), (4, 4, 64, 16), (8, 2, 64, 17), (7, 1, 80, 255), (8, 8, 128, 256),
         (32, 8, 128, 257), (25, 25, 64, 131),
@@ -30,6 +30,7 @@ KINDS: dict[str, list[Work]] = {
     "gemv": [*GEMV],
     "score": [w for w in ATTENTION if w.kind == "score"],
     "context": [w for w in ATTENTION if w.kind == "context"],
+    "attention": [w for w in ATTENTION if w.kind == "attention"],
     **{kind: [w for w in ELEMENTWISE if w.kind == kind] for kind in ("add", "mul", "relu")},
 }
 
@@ -62,6 +63,6 @@ def test_every_mistake_shows(name: str, work: Work) -> None:
     assert_mistakes_show(DEVICES[name], work, Site(2), SILENT)
 
 
-def test_numbers_of_the_device() -> None:
-    for name in DEVICES:
-        prove(DEVICES[name], Gemv(65, 1025), Site(2), "device", 2**-6)
+@pytest.mark.parametrize("name", DEVICES)
+def test_numbers_of_the_device(name: str) -> None:
+    prove(DEVICES[name], Gemv(65, 1025), Site(2), "device", 2**-6)
