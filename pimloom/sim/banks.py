@@ -107,7 +107,8 @@ class Machine:
     buffer: f4[channels, buffers, columns, lanes]; filled: bool[channels, buffers, columns]. Where a register has as
         many values as an access (datapath lanes), result registers are numbered behind those of the input
     results: f4[channels, units, sums]; state: i1 of the same shape
-    open: i8[channels, banks]   row opened by an explicit activate, -1 = the controller sees to rows
+    beside: f4[channels, groups, elements]   buffer of the softmax unit (datapath mixed), as long as an input buffer
+    open: i8[channels, banks]   open row, -1 = closed
     """
 
     device: Device
@@ -130,8 +131,19 @@ class Machine:
         self.filled = np.zeros(self.buffer.shape[:3], bool)
         self.results = np.zeros((channels, units, sums), np.float32)
         self.state = np.full(self.results.shape, EMPTY, np.int8)
+        self.beside = np.zeros((channels, self.groups, unit.buffer_accesses * lanes), np.float32)
         self.open = np.full((channels, dram.banks), -1, np.int64)
         self.took, self.gave = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+
+    @property
+    def units_of_group(self) -> int:
+        """Units that share a dot product: those of a bank group (datapath mixed)."""
+        return max(1, self.device.dram.banks_per_bankgroup // self.device.unit.banks_per_unit)
+
+    @property
+    def groups(self) -> int:
+        """Groups of units of a channel."""
+        return self.device.units // self.units_of_group
 
     @cached_property
     def keeps_results(self) -> bool:
@@ -157,10 +169,9 @@ class Machine:
         """Return the columns of the banks."""
         return self.inside("column", self.access.columns, self.device.dram.columns)
 
-    def fill(self, buffers: Index, values: F4) -> None:
-        """Put f4[C, B or 1, times, lanes] into the columns `operand` of input buffers."""
-        a = self.access
-        at = a.channels[:, None, None], buffers[:, None], self.buffer_columns(a.operands)
+    def fill(self, buffers: Index, columns: Index, values: F4) -> None:
+        """Put f4[C, B or 1, times, lanes] into columns of input buffers."""
+        at = self.access.channels[:, None, None], buffers[:, None], self.buffer_columns(columns)
         self.buffer[at], self.filled[at] = self.memory.rounded(values), True
 
     def buffer_columns(self, columns: Index) -> Index:
@@ -172,17 +183,15 @@ class Machine:
         return self.inside("result register", self.access.operands, self.results.shape[2])
 
     def rows(self) -> Index:
-        """Return i8[C, B], the row that each bank works on; raise unless it is the one that was opened."""
+        """Return i8[C, B], the row that each bank works on: the one named, which the controller opens, or the open one.
+
+        Raises where no row is named and none is open.
+        """
         a = self.access
-        opened = self.open[a.channels][:, a.banks]
         if a.row >= 0:
             self.inside("row", np.array([a.row]), self.device.dram.rows)
-            wrong = (opened >= 0) & (opened != a.row)
-            if wrong.any():
-                c, b = (int(i) for i in np.argwhere(wrong)[0])
-                message = f"row {a.row} is needed, but bank {a.banks[b]} has row {opened[c, b]} open"
-                raise self.fail(message, int(a.channels[c]))
-            return np.full_like(opened, a.row)
+            self.open[a.channels[:, None], a.banks] = a.row
+        opened = self.open[a.channels][:, a.banks]
         if (opened < 0).any():
             c, b = (int(i) for i in np.argwhere(opened < 0)[0])
             raise self.fail(f"bank {a.banks[b]} is closed, and no row is named", int(a.channels[c]))

@@ -96,10 +96,18 @@ def _run(m: Machine, kernel: Kernel) -> None:
 
 
 def _banks(device: Device, command: Command, node: int) -> Index:
-    """Return the banks that take part in a command: all below its node, or the like of it in every unit of the rank."""
-    dram, unit = device.dram, device.unit
+    """Return the banks that take part in a command: all below its node, or the like of one in every unit.
+
+    lockstep: of the rank; datapath mixed: of the channel, for what works on banks
+    """
+    dram, each = device.dram, device.unit.banks_per_unit
     if command.lockstep:
         rank = dram.banks // dram.nodes("rank")
-        return node // rank * rank + np.arange(node % unit.banks_per_unit, rank, unit.banks_per_unit)
-    each = dram.banks // dram.nodes(command.target)
-    return np.arange(node * each, (node + 1) * each)
+        return node // rank * rank + np.arange(node % each, rank, each)
+    if device.unit.datapath == "mixed" and command.target == "bank" and command.meaning in LIKE_BANKS:
+        return np.arange(node % each, dram.banks, each)
+    below = dram.banks // dram.nodes(command.target)
+    return np.arange(node * below, (node + 1) * below)
+
+
+LIKE_BANKS = {"activate", "precharge", "mac"}

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pimloom.sim.asic import F4
-from pimloom.sim.banks import DUE, EMPTY, SET, TAKEN, Machine
+from pimloom.sim import meanings_mixed as mixed
+from pimloom.sim.banks import DUE, SET, TAKEN, Machine
+from pimloom.sim.sums import accumulate, tree
 
 
 def _activate(m: Machine) -> None:
@@ -18,7 +19,7 @@ def _activate(m: Machine) -> None:
     a = m.access
     m.inside("row", np.array([a.row]), m.device.dram.rows)
     opened = m.open[a.channels][:, a.banks]
-    if (opened >= 0).any():
+    if a.command.needs == "closed" and (opened >= 0).any():
         c, b = (int(i) for i in np.argwhere(opened >= 0)[0])
         raise m.fail(f"row {a.row} while bank {a.banks[b]} has row {opened[c, b]} open", int(a.channels[c]))
     m.open[a.channels[:, None], a.banks] = a.row
@@ -42,34 +43,16 @@ def _write(m: Machine) -> None:
 
 def _write_buffer(m: Machine) -> None:
     """Fill columns `operand` of the input buffers from the pins."""
-    m.fill(np.unique(m.buffers(m.access.banks)), m.take(m.device.elements_per_access)[:, None])
+    m.fill(
+        np.unique(m.buffers(m.access.banks)), m.access.operands, m.take(m.device.elements_per_access)[:, None]
+    )
 
 
 def _dot(m: Machine) -> None:
-    """Multiply a column of every bank by the same column of the buffer, and add to the unit's register `operand`.
-
-    The products of one access are added in a tree, the trees' results one after the other.
-    """
+    """Multiply a column of every bank by the same column of the buffer, and add to the unit's register `operand`."""
     a = m.access
-    columns, registers, units = m.access.columns, m.registers(), m.units()
-    sums = _tree(m.stored(a.banks, m.rows()) * m.held(m.buffers(a.banks), columns))
-    for register in np.unique(registers).tolist():
-        at = a.channels[:, None], units, register
-        if m.keeps_results and (m.state[at] == EMPTY).any():
-            raise m.fail(f"result register {register} was never set")
-        terms = np.concatenate([m.results[at][:, :, None], sums[:, :, registers == register]], 2)
-        m.results[at] = np.add.accumulate(terms, axis=2)[:, :, -1]
-        m.state[at] = DUE
-
-
-def _tree(terms: F4) -> F4:
-    """Return the sums over the last axis, neighbouring halves added first."""
-    while (n := terms.shape[-1]) > 1:
-        half = n // 2
-        rest = terms[..., 2 * half :]
-        terms = terms[..., :half] + terms[..., half : 2 * half]
-        terms = np.concatenate([terms, rest], -1) if n % 2 else terms
-    return terms[..., 0]
+    factors = m.held(m.buffers(a.banks), a.columns)
+    accumulate(m, m.units(), m.registers(), tree(m.stored(a.banks, m.rows()) * factors))
 
 
 def _write_result(m: Machine) -> None:
@@ -104,24 +87,28 @@ def _multiply(m: Machine) -> None:
 
 def _copy_to_buffer(m: Machine) -> None:
     """Copy columns of a bank to columns `operand` of its input buffer."""
-    m.fill(m.own_buffers(), m.stored(m.access.banks, m.rows()))
+    m.fill(m.own_buffers(), m.access.operands, m.stored(m.access.banks, m.rows()))
 
 
 def _rectify_to_buffer(m: Machine) -> None:
     """Copy columns of a bank to columns `operand` of its input buffer, negative values as 0."""
-    m.fill(m.own_buffers(), np.maximum(m.stored(m.access.banks, m.rows()), 0))
+    m.fill(m.own_buffers(), m.access.operands, np.maximum(m.stored(m.access.banks, m.rows()), 0))
 
 
 def _add_to_buffer(m: Machine) -> None:
     """Add columns of a bank to columns `operand` of its input buffer."""
     buffers = m.own_buffers()
-    m.fill(buffers, m.held(buffers, m.access.operands) + m.stored(m.access.banks, m.rows()))
+    m.fill(
+        buffers, m.access.operands, m.held(buffers, m.access.operands) + m.stored(m.access.banks, m.rows())
+    )
 
 
 def _multiply_to_buffer(m: Machine) -> None:
     """Multiply columns `operand` of the input buffer of a bank by columns of the bank."""
     buffers = m.own_buffers()
-    m.fill(buffers, m.held(buffers, m.access.operands) * m.stored(m.access.banks, m.rows()))
+    m.fill(
+        buffers, m.access.operands, m.held(buffers, m.access.operands) * m.stored(m.access.banks, m.rows())
+    )
 
 
 def _copy_to_bank(m: Machine) -> None:
@@ -184,6 +171,12 @@ MEANINGS: dict[str, Meaning] = {
 OF_DATAPATH: dict[str, dict[str, Meaning]] = {
     "dot": {},
     "lanes": {"mac": _mac_by_lane, "mode": _mode_by_lane},
-    "mixed": {},
+    "mixed": {
+        "write_buffer": mixed.write_buffer,
+        "mac": mixed.mac,
+        "move_result": mixed.move_result,
+        "move_vector": mixed.move_vector,
+        "softmax": mixed.softmax,
+    },
 }
 """Datapath of the units -> meanings that are other ones there."""

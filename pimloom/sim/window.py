@@ -164,8 +164,8 @@ def _program(stream: Stream, same: npt.NDArray[np.bool_]) -> tuple[Program, npt.
     same = same.copy()
     same[1:] &= (bits[:, 1:] == bits[:, :-1]).all(axis=0)
     first = np.flatnonzero(~same)
-    fields = [getattr(stream, field) for field in FIELDS]
-    return Program(*fields, np.ascontiguousarray(bits[:, first])[which], first), same
+    fields = {field: getattr(stream, field) for field in FIELDS}
+    return Program(**fields, member=np.ascontiguousarray(bits[:, first])[which], first=first), same
 
 
 def _setup(device: Device) -> Setup:

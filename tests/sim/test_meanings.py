@@ -190,15 +190,21 @@ def opened(*rows: int) -> StreamBuilder:
     return b
 
 
-def test_another_row_than_the_open_one() -> None:
-    b = opened(2)
-    b.add("RD", FIRST, node=3, row=1, column=0)
-    with pytest.raises(
-        FunctionalError, match="instruction 1: RD: row 1 is needed, but bank 3 has row 2 open"
-    ):
-        execute(DEVICE, kernel(b), Memory(DEVICE, "fp32"))
+def test_an_activate_of_a_bank_that_is_open() -> None:
     with pytest.raises(FunctionalError, match="instruction 1: G_ACT: row 3 while bank 2 has row 2 open"):
         execute(DEVICE, kernel(opened(2, 3)), Memory(DEVICE, "fp32"))
+
+
+def test_the_controller_opens_the_row_that_an_access_names() -> None:
+    b = opened(2)
+    b.add("RD", FIRST, node=3, row=1, column=0)
+    b.add("RD", FIRST, node=3, column=1)
+    b.add("RD", FIRST, node=2, column=1)
+    memory, cells = filled()
+    got = execute(DEVICE, kernel(b, drain=[np.arange(3 * LANES).reshape(3, LANES)], size=3 * LANES), memory)
+    np.testing.assert_array_equal(
+        got.reshape(3, LANES), [cells[0, 3, 1, 0], cells[0, 3, 1, 1], cells[0, 2, 2, 1]]
+    )
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ class Layout:
     @cached_property
     def ids(self) -> dict[str, int]:
         """Ids of the commands by meaning."""
-        found = {c.meaning: i for i, c in enumerate(self.device.dram.commands.values())}
+        found: dict[str, int] = {c.meaning: i for i, c in enumerate(self.device.dram.commands.values())}
         for meaning in ("mac", "write_buffer", "move_result", "move_vector", "softmax"):
             if meaning not in found:
                 raise InputError(
@@ -441,7 +441,7 @@ def _check(heads: Heads) -> None:
 
 
 def _parts(out: Assembly, parts: list[tuple[Index, Index]], channels: int) -> Iterator[int]:
-    """Issue parts, the results of each moved during the next; yields the number of each in time for what comes beside."""
+    """Issue parts, the results of each moved during the next; yields when it is time for what comes beside one."""
     for j, (macs, _) in enumerate(parts):
         out.add(macs, channels)
         if j:
