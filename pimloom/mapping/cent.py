@@ -153,9 +153,7 @@ class _Program:
         each = _ceil(elements, self.banks // of)
         banks = np.arange(_ceil(elements, each)) * of + bank
         self.streams.append(
-            transfer(
-                self.device, command, banks, row, length or each, self.share.channels, self.copies
-            )
+            transfer(self.device, command, banks, row, length or each, self.share.channels, self.copies)
         )
 
     def move_scores(self, command: str, tokens: int, bank: int, row: int) -> None:
@@ -263,10 +261,12 @@ def _cache(p: _Program, at: Rows, tokens: int) -> None:
     device, shape = p.device, p.shape
     last, all_banks = tokens - 1, p.banks * p.share.devices
     parts = shape.kv_heads * shape.d_head // p.width
-    bank = np.array([last % all_banks % (device.dram.channels * device.dram.banks)])
+    bank = last % all_banks % (device.dram.channels * device.dram.banks)
     for part in range(parts):
         row = at.key_cache + last // all_banks * parts + part
-        p.streams.append(transfer(device, "WR", bank, row, p.width, p.share.channels, p.copies))
+        for copy in range(p.copies):
+            place = np.array([bank + copy * p.banks])
+            p.streams.append(transfer(device, "WR", place, row, p.width))
     room = device.options["cached_tokens"] // p.width
     dimensions = shape.d_head // device.dram.banks
     heads = _ceil(shape.kv_heads, p.share.channels)
