@@ -88,7 +88,7 @@ def _run(m: Machine, kernel: Kernel) -> None:
         m.inside("node", np.array([node]), dram.nodes(c.target))
         m.inside("channel", masks[mask], dram.channels)
         if c.needs == "open":
-            m.rows()
+            m.access.rows = m.open_rows()
         meaning = meanings.get(c.meaning)
         if meaning is None:
             raise m.fail(f"{c.meaning} means nothing in a stream")

@@ -20,7 +20,7 @@ ATTENTION = [
     for kind in ("score", "context", "attention")
     for shape in (
         (1, 1, 1, 1), (1, 1, 64, 15), (4, 4, 64, 16), (8, 2, 64, 17), (7, 1, 80, 255), (8, 8, 128, 256),
-        (32, 8, 128, 257), (25, 25, 64, 131),
+        (12, 4, 128, 257), (5, 5, 64, 131),
     )
 ]  # fmt: skip
 ELEMENTWISE = [
@@ -49,6 +49,8 @@ def test_equals_numpy(name: str, kind: str) -> None:
 
 
 SMALL: list[tuple[str, Work]] = [
+    *((f"attacc-{level}", Gemv(33, 129, 2)) for level in ("bank", "bg", "buffer")),
+    *((f"attacc-{level}", Attention("attention", 6, 3, 17, 35)) for level in ("bank", "bg", "buffer")),
     ("hbm2-pim", Gemv(65, 129, 2)),
     ("hbm2-pim", Attention("context", 4, 2, 17, 129)),
     ("hbm2-pim", Elementwise("mul", 2053)),
