@@ -44,8 +44,8 @@ class Modes(Strict):
 class Reordering(Strict):
     """Plain reads and writes of a bank wait in two queues and go first-ready-first-come.
 
-    Other requests keep their order. A channel takes none of one kind while requests of the other wait. Where a row has been opened for a request,
-    that is served before all others.
+    Other requests keep their order. A channel takes none of one kind while requests of the other wait. Where a row has
+    been opened for a request, that is served before all others.
     """
 
     read_queue: Annotated[Count, Field(le=64)]

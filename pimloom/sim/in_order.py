@@ -4,7 +4,8 @@ The rules are those of the AiM reference data. All of a device's particularities
 commands, modes, and whether plain reads and writes wait in queues of their own.
 
 A clock has two halves: first the front end hands out requests, then every channel may issue one command. A channel is
-simulated only as far as it must be known when a place in its queue is free; runs of one command are jumped.
+simulated only as far as it must be known when a place in its queue is free; runs of one command are jumped. Channels
+whose states are equal are one group with a leader, which alone is simulated, until an instruction is not for all.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ data; BLOCKS: so does the front end; GAP: clocks between two of it on one node, 
 COMMAND, LEFT, NODE, ROW, COLUMN, D_COLUMN, OPERAND, D_OPERAND, ARRIVAL, ENTRY = range(10)
 """Fields of what waits: accesses still to be issued, and the address of the next one."""
 
-(CLOCK, DUE, TURN, REFRESHES, MODE, IN_FIFO, FIFO_FIRST, FIFO_COUNT, N_READ, N_WRITE, N_ACTIVE, DRAINS, GONE, LAST_GONE,
- LAST_READ, READS, LAST_WRITE, FINISH, SYNCED, SYNCED_READ, SYNCED_READS, OPEN_BANKS, OPEN_SINCE, OPEN_CLOCKS,
- LAST_COMMAND, LOGGED, SCALARS) = range(27)  # fmt: skip
+(CLOCK, DUE, TURN, REFRESHES, MODE, IN_FIFO, FIFO_FIRST, FIFO_COUNT, N_READ, N_WRITE, N_ACTIVE, DRAINS, GONE,
+ LAST_GONE, LAST_READ, READS, LAST_WRITE, FINISH, SYNCED, SYNCED_READ, SYNCED_READS, OPEN_BANKS, OPEN_SINCE,
+ LAST_COMMAND, LOGGED, SCALARS) = range(26)  # fmt: skip
 """Scalars of a channel.
 
 CLOCK: first clock whose command is not known yet; DUE: of the next refresh, TURN: its node; REFRESHES: nodes that wait
@@ -59,8 +60,7 @@ for theirs; MODE: 1 = the second; IN_FIFO: requests in order; FIFO_FIRST, FIFO_C
 DRAINS: writes go before reads; GONE: requests that have left a queue so far, LAST_GONE: the clock of the last;
 LAST_READ: clock at which the last data was taken, READS: how often; LAST_WRITE: clock at which the last other request
 was finished; FINISH: the later of both; SYNCED: clock at which SYNC left the queue, with what then held of LAST_READ
-and READS;
-OPEN_...: banks, since when, clocks before that; LAST_COMMAND: its clock; LOGGED: rows of the log"""
+and READS; OPEN_...: banks, and since when; LAST_COMMAND: its clock; LOGGED: rows of the log"""
 
 
 class Setup(NamedTuple):
@@ -80,7 +80,7 @@ class Setup(NamedTuple):
 
 
 class State(NamedTuple):
-    """What changes, of one channel; in `InOrder`, of K of them. B banks, C commands, N nodes, R refreshed nodes."""
+    """What changes, of one channel; in `InOrder`, of all. B banks, C commands, N nodes, R refreshed nodes."""
 
     scalars: I8  # i8[SCALARS]
     rows: I8  # i8[B]  open row or CLOSED
@@ -89,13 +89,12 @@ class State(NamedTuple):
     waits: I8  # i8[R]  whether a refresh is due
     fifo: I8  # i8[F, ENTRY]  ring of instructions
     lists: I8  # i8[3, Q, ENTRY]  READ, WRITE, ACTIVE, oldest first
-    counts: I8  # i8[C]
-    waited: I8  # i8[C]
+    tally: I8  # i8[2 C + 1]  commands issued; clocks waited for them; clocks with an open bank
 
 
 @inlined
 def _copy(entry: I8, to: I8) -> None:
-    for field in range(ENTRY):
+    for field in range(len(entry)):
         to[field] = entry[field]
 
 
@@ -120,8 +119,9 @@ def _issue(
     where = rules.first[rules.place[command]] + node
     begin, end = rules.under[where, 0], rules.under[where, 1]
     stamp(rules, state.ready, state.past, command, begin, clock)
-    state.counts[command] += 1
-    state.waited[command] += clock - s[LAST_COMMAND]
+    kinds = len(setup.commands)
+    state.tally[command] += 1
+    state.tally[kinds + command] += clock - s[LAST_COMMAND]
     s[LAST_COMMAND] = clock
     effect = setup.commands[command, EFFECT]
     if effect:
@@ -133,7 +133,7 @@ def _issue(
         if before == 0 and s[OPEN_BANKS] > 0:
             s[OPEN_SINCE] = clock
         elif before > 0 and s[OPEN_BANKS] == 0:
-            s[OPEN_CLOCKS] += clock - s[OPEN_SINCE]
+            state.tally[-1] += clock - s[OPEN_SINCE]
     _write_log(s, log, command, node, row, column, operand, clock)
 
 
@@ -396,8 +396,8 @@ def _serve_oldest(
             )  # fmt: skip
         at += more * gap
         stamp(rules, state.ready, state.past, final, _first_bank(rules, final, node), at)
-        state.counts[final] += more
-        state.waited[final] += more * gap
+        state.tally[final] += more
+        state.tally[len(setup.commands) + final] += more * gap
         s[LAST_COMMAND] = at
         s[CLOCK] = at + 1
         _finish(setup, s, final, at, more)
@@ -509,35 +509,163 @@ def _synchronise(rules: Rules, setup: Setup, state: State, log: I8) -> int:
 
 
 @inlined
-def _channel(state: State, k: int) -> State:
+def _channel(states: State, k: int) -> State:
     return State(
-        state.scalars[k], state.rows[k], state.ready[k], state.past[k], state.waits[k], state.fifo[k],
-        state.lists[k], state.counts[k], state.waited[k],
+        states.scalars[k], states.rows[k], states.ready[k], states.past[k], states.waits[k], states.fifo[k],
+        states.lists[k], states.tally[k],
     )  # fmt: skip
 
 
 @kernel
-def run(
-    rules: Rules, setup: Setup, states: State, logs: I8, takes: U8, entry: I8, channels: U8,
-    command: I4, times: I4, node: I4, row: I4, column: I4, d_column: I4, operand: I4, d_operand: I4,
-    clock: int,
-) -> int:  # fmt: skip
-    """Run a stream on K classes of channels from a clock on, and return the clock at which its last SYNC is done.
+def _copy_channel(states: State, logs: I8, k: int, to: int) -> None:
+    """Copy all of a channel but its tally."""
+    a, b = _channel(states, k), _channel(states, to)
+    _copy(a.scalars, b.scalars)
+    _copy(a.rows, b.rows)
+    _copy(a.waits, b.waits)
+    for i in range(len(a.ready)):
+        _copy(a.ready[i], b.ready[i])
+    for i in range(len(a.past)):
+        for node in range(a.past.shape[1]):
+            _copy(a.past[i, node], b.past[i, node])
+    for i in range(len(a.fifo)):
+        _copy(a.fifo[i], b.fifo[i])
+    for i in range(len(a.lists)):
+        for at in range(a.lists.shape[1]):
+            _copy(a.lists[i, at], b.lists[i, at])
+    for i in range(a.scalars[LOGGED]):
+        _copy(logs[k, i], logs[to, i])
 
-    takes: u8[K]  a channel of each class, as a mask; entry: i8[ENTRY] to work with; logs: i8[K, n, 6];
-    channels ... d_operand: the fields of `Stream`
+
+@inlined
+def _add(tally: I8, other: I8, sign: int) -> None:
+    for i in range(len(tally)):
+        tally[i] += sign * other[i]
+
+
+@kernel
+def _split(states: State, logs: I8, groups: I8, leader: int, mask: int) -> None:
+    """Part the channels of a group that a mask has from those that it has not."""
+    leaves = groups[leader] & ~mask
+    if leaves & (1 << leader):
+        leaves = groups[leader] & mask
+    new = -1
+    for k in range(len(groups)):
+        if leaves & (1 << k) == 0:
+            continue
+        if new < 0:
+            new = k
+            _copy_channel(states, logs, leader, new)
+        else:
+            _add(states.tally[k], states.tally[new], -1)
+    _add(states.tally[new], states.tally[leader], 1)
+    groups[leader] &= ~leaves
+    groups[new] = leaves
+
+
+@kernel
+def _settle(state: State, clock: int) -> None:
+    """Forget what can no longer matter to an idle channel of which all clocks before this one are known."""
+    s = state.scalars
+    for node in range(len(state.ready)):
+        for command in range(state.ready.shape[1]):
+            state.ready[node, command] = max(state.ready[node, command], clock)
+    for field in (LAST_READ, LAST_WRITE, FINISH):
+        s[field] = max(s[field], clock - 1)
+    for field in (FIFO_FIRST, GONE, LAST_GONE, READS, SYNCED, SYNCED_READ, SYNCED_READS):
+        s[field] = 0
+    if s[OPEN_BANKS] > 0:
+        state.tally[-1] += clock - s[OPEN_SINCE]
+    s[OPEN_SINCE] = clock
+
+
+@inlined
+def _is_idle(s: I8) -> bool:
+    return bool(s[IN_FIFO] + s[N_READ] + s[N_WRITE] + s[N_ACTIVE] == 0)
+
+
+@inlined
+def _equal(a: I8, b: I8) -> bool:
+    for i in range(len(a)):
+        if a[i] != b[i]:
+            return False
+    return True
+
+
+@kernel
+def _same(a: State, b: State) -> bool:
+    """Tell whether two idle and settled channels cannot be told apart."""
+    if not (_equal(a.scalars, b.scalars) and _equal(a.rows, b.rows) and _equal(a.waits, b.waits)):
+        return False
+    for i in range(len(a.ready)):
+        if not _equal(a.ready[i], b.ready[i]):
+            return False
+    for i in range(len(a.past)):
+        for node in range(a.past.shape[1]):
+            if not _equal(a.past[i, node], b.past[i, node]):
+                return False
+    return True
+
+
+@kernel
+def _merge(rules: Rules, setup: Setup, states: State, logs: I8, groups: I8, clock: int) -> None:
+    """Make one group of those that can no longer be told apart at a clock before which nothing more comes."""
+    for k in range(len(groups)):
+        state = _channel(states, k)
+        if groups[k] == 0:
+            continue
+        _advance(rules, setup, state, logs[k], clock, NEVER)
+        if not _is_idle(state.scalars):
+            continue
+        _settle(state, clock)
+        for j in range(k):
+            other = _channel(states, j)
+            if groups[j] == 0 or not _is_idle(other.scalars) or not _same(state, other):
+                continue
+            _add(state.tally, other.tally, -1)
+            for i in range(k + 1, len(groups)):
+                if groups[k] & (1 << i):
+                    _add(states.tally[i], state.tally, 1)
+            groups[j] |= groups[k]
+            groups[k] = 0
+            break
+
+
+@kernel
+def run(
+    rules: Rules, setup: Setup, states: State, groups: I8, logs: I8, entry: I8, channels: I8,
+    command: I4, times: I4, node: I4, row: I4, column: I4, d_column: I4, operand: I4, d_operand: I4,
+    start: int,
+) -> int:  # fmt: skip
+    """Run a stream from a clock on, and return the clock at which its last SYNC is done.
+
+    groups: i8[channels]  mask of the channels that a channel leads. The tally of one that does not lead is what it has
+    more than its leader; entry: i8[ENTRY] to work with; logs: i8[channels, n, 6]; channels ... d_operand: the fields
+    of `Stream`
     """
-    classes = len(takes)
+    clock = start + 1
+    for k in range(len(groups)):
+        if groups[k]:
+            state = _channel(states, k)
+            _advance(rules, setup, state, logs[k], clock, NEVER)
+            state.scalars[LAST_COMMAND] = max(state.scalars[LAST_COMMAND], start)
     for i in range(len(command)):
         what = command[i]
         if what == REGISTER:
             clock += setup.is_paced
             continue
         is_sync = what in (SYNC, END)
+        waits = is_sync or (what >= 0 and setup.commands[what, BLOCKS] != 0)
+        mask = -1 if is_sync else channels[i]
         latest = 0
-        for k in range(classes):
-            if not is_sync and channels[i] & takes[k] == 0:
+        for k in range(len(groups)):
+            if groups[k] & mask == 0:
                 continue
+            if groups[k] & ~mask:
+                # The new group's leader comes later.
+                _split(states, logs, groups, k, mask)
+                if groups[k] & mask == 0:
+                    continue
             entry[COMMAND] = SYNC if is_sync else what
             entry[LEFT] = times[i]
             entry[NODE] = node[i]
@@ -546,22 +674,28 @@ def run(
             entry[D_COLUMN] = d_column[i]
             entry[OPERAND] = operand[i]
             entry[D_OPERAND] = d_operand[i]
-            state = _channel(states, k)
-            latest = max(latest, _deliver(rules, setup, state, logs[k], entry, clock))
-        if is_sync or (what >= 0 and setup.commands[what, BLOCKS] != 0):
-            for k in range(classes):
+            latest = max(latest, _deliver(rules, setup, _channel(states, k), logs[k], entry, clock))
+        if waits:
+            for k in range(len(groups)):
+                if groups[k] & mask == 0:
+                    continue
                 state = _channel(states, k)
-                s = state.scalars
                 if is_sync:
                     latest = max(latest, _synchronise(rules, setup, state, logs[k]))
-                elif channels[i] & takes[k] != 0:
-                    _advance(rules, setup, state, logs[k], NEVER, s[GONE] + s[IN_FIFO])
-                    latest = max(latest, s[LAST_READ])
+                else:
+                    _advance(
+                        rules, setup, state, logs[k], NEVER, state.scalars[GONE] + state.scalars[IN_FIFO]
+                    )
+                    latest = max(latest, state.scalars[LAST_READ])
+        if waits or setup.is_paced:
             clock = latest + 1
-        elif setup.is_paced:
-            clock = latest + 1
-    for k in range(classes):
-        _advance(rules, setup, _channel(states, k), logs[k], clock, NEVER)
+        if waits and logs.shape[1] == 0:
+            _merge(rules, setup, states, logs, groups, clock)
+    for k in range(len(groups)):
+        if groups[k]:
+            state = _channel(states, k)
+            _advance(rules, setup, state, logs[k], clock, NEVER)
+            _settle(state, clock)
     return clock - 1
 
 
@@ -574,11 +708,13 @@ class InOrder:
     def __init__(self, device: Device) -> None:
         """Idle channels with all banks closed. Raises InputError for a row that the controller could not open."""
         dram = device.dram
-        self.dram = dram
+        self.commands = tuple(dram.commands)
+        self.channels = dram.channels
         self.rules = compile_rules(dram, lifted=True)
         self.setup = _setup(device, self.rules)
-        self._class = np.zeros(dram.channels, np.int64)
-        self._states = _fresh(self.rules, self.setup)
+        self._states = _fresh(self.rules, self.setup, self.channels)
+        self._groups = np.zeros(self.channels, np.int64)
+        self._groups[0] = np.uint64((1 << self.channels) - 1).astype(np.int64)
         self._clock = 0
 
     def run(self, stream: Stream, start: int, log: bool) -> Issued:
@@ -586,79 +722,50 @@ class InOrder:
 
         Raises ValueError for a stream that is not this device's, has no END, or begins before the last one ends.
         """
-        if stream.commands != tuple(self.dram.commands) or not len(stream) or stream.command[-1] != END:
+        if stream.commands != self.commands or not len(stream) or stream.command[-1] != END:
             raise ValueError("a stream must be of the same device and end with END")
+        if int(stream.channels.max()) >> self.channels:
+            raise ValueError(f"a stream addresses channels beyond the device's {self.channels}")
         if start < self._clock:
             raise ValueError(f"a run cannot start at {start}: the last one ended at {self._clock}")
-        first, of = self._classes(stream)
-        states = State(*(np.ascontiguousarray(field[self._class[first]]) for field in self._states))
-        states.counts[:] = 0
-        states.waited[:] = 0
-        states.scalars[:, OPEN_CLOCKS] = 0
+        states, groups = self._states, self._groups
+        states.tally[:] = 0
         states.scalars[:, LOGGED] = 0
-        logs = np.empty((len(first), 0, 6), np.int64)
+        logs = np.empty((self.channels, 0, 6), np.int64)
         if log:
             # Once for how long the log will be.
-            trial = State(*(field.copy() for field in states))
-            self._run(trial, logs, stream, first, start)
-            longest = int(trial.counts.sum(axis=1).max())
-            logs = np.empty((len(first), longest, 6), np.int64)
-        end = self._run(states, logs, stream, first, start)
-        s = states.scalars
-        is_open = s[:, OPEN_BANKS] > 0
-        s[is_open, OPEN_CLOCKS] += end + 1 - s[is_open, OPEN_SINCE]
-        s[is_open, OPEN_SINCE] = end + 1
+            trial, parted = State(*(field.copy() for field in states)), groups.copy()
+            self._run(trial, parted, logs, stream, start)
+            issued = _totals(trial.tally, _leaders(parted))[:, : len(self.commands)]
+            longest = int(issued.sum(axis=1).max())
+            logs = np.empty((self.channels, longest, 6), np.int64)
+        end = self._run(states, groups, logs, stream, start)
         self._clock = end
-        issued = Issued(
-            start,
-            end,
-            states.counts[of],
-            states.waited[of],
-            s[of, OPEN_CLOCKS],
-            [logs[k, : s[k, LOGGED]] for k in of] if log else None,
-        )
-        self._keep(states, of)
-        return issued
+        kinds, leaders = len(self.commands), _leaders(groups)
+        tally = _totals(states.tally, leaders)
+        logged = [logs[k, : states.scalars[k, LOGGED]] for k in leaders] if log else None
+        return Issued(start, end, tally[:, :kinds], tally[:, kinds:-1], tally[:, -1], logged)
 
-    def _classes(self, stream: Stream) -> tuple[I8, I8]:
-        """Return a channel of each class, and the class of each channel: same state, same instructions."""
-        masks = np.unique(stream.channels)
-        bits = masks[None, :] >> np.arange(self.dram.channels, dtype=np.uint64)[:, None] & np.uint64(1)
-        table = np.column_stack([self._class, bits.astype(np.int64)])
-        _, first, of = np.unique(table, axis=0, return_index=True, return_inverse=True)
-        return first, of.reshape(-1)
-
-    def _run(self, states: State, logs: I8, stream: Stream, first: I8, start: int) -> int:
-        takes = np.uint64(1) << first.astype(np.uint64)
+    def _run(self, states: State, groups: I8, logs: I8, stream: Stream, start: int) -> int:
         return int(
             run(
-                self.rules, self.setup, states, logs, takes, np.zeros(ENTRY, np.int64), stream.channels,
-                stream.command, stream.times, stream.node, stream.row, stream.column, stream.d_column,
-                stream.operand, stream.d_operand, start + 1,
+                self.rules, self.setup, states, groups, logs, np.zeros(ENTRY, np.int64),
+                stream.channels.view(np.int64), stream.command, stream.times, stream.node, stream.row,
+                stream.column, stream.d_column, stream.operand, stream.d_operand, start,
             )
         )  # fmt: skip
 
-    def _keep(self, states: State, of: I8) -> None:
-        """Keep the states, one of those that can no longer be told apart."""
-        s = states.scalars
-        # A clock that has passed binds no more.
-        np.maximum(states.ready, self._clock + 1, out=states.ready)
-        s[:, OPEN_CLOCKS] = 0
-        s[:, LOGGED] = 0
-        kinds: dict[bytes, int] = {}
-        same = [kinds.setdefault(_key(states, k), k) for k in range(len(s))]
-        kept, new = np.unique(same, return_inverse=True)
-        self._states = State(*(np.ascontiguousarray(field[kept]) for field in states))
-        self._class = new[of]
+
+def _leaders(groups: I8) -> I8:
+    """Return the leader of each channel."""
+    members = groups[:, None] >> np.arange(len(groups)) & 1
+    return members.argmax(axis=0)
 
 
-def _key(states: State, k: int) -> bytes:
-    s = states.scalars[k].copy()
-    s[[FIFO_FIRST, GONE, LAST_GONE, READS, SYNCED, SYNCED_READ, SYNCED_READS, LAST_COMMAND]] = 0
-    used = s[N_READ : N_ACTIVE + 1]
-    parts = [s, states.rows[k], states.ready[k], states.past[k], states.waits[k]]
-    parts += [states.lists[k, queue, :count] for queue, count in enumerate(used)]
-    return b"".join(part.tobytes() for part in parts)
+def _totals(tally: I8, leaders: I8) -> I8:
+    """Return the tallies of all channels."""
+    own = leaders == np.arange(len(leaders))
+    return np.where(own[:, None], tally, tally + tally[leaders])
 
 
 def _setup(device: Device, rules: Rules) -> Setup:
@@ -726,22 +833,20 @@ def _gap(rules: Rules, command: int) -> int:
     return max(1, int(rows[(rows[:, 1] == command) & (rows[:, 3] == 0), 2].max(initial=1)))
 
 
-def _fresh(rules: Rules, setup: Setup) -> State:
-    """Return the state of one channel, as one of a class."""
+def _fresh(rules: Rules, setup: Setup, channels: int) -> State:
+    """Return the state of idle channels with all banks closed."""
     ready, past = rules.state
-    n = len(setup.commands)
     places = max(1, *setup.queues, len(rules.path))
     state = State(
-        scalars=np.zeros(SCALARS, np.int64),
-        rows=np.full(len(rules.path), CLOSED, np.int64),
-        ready=ready,
-        past=past,
-        waits=np.zeros(len(setup.refreshed), np.int64),
-        fifo=np.zeros((setup.queue + 2, ENTRY), np.int64),
-        lists=np.zeros((3, places, ENTRY), np.int64),
-        counts=np.zeros(n, np.int64),
-        waited=np.zeros(n, np.int64),
+        scalars=np.zeros((channels, SCALARS), np.int64),
+        rows=np.full((channels, len(rules.path)), CLOSED, np.int64),
+        ready=np.zeros((channels, *ready.shape), np.int64),
+        past=np.zeros((channels, *past.shape), np.int64),
+        waits=np.zeros((channels, len(setup.refreshed)), np.int64),
+        fifo=np.zeros((channels, setup.queue + 2, ENTRY), np.int64),
+        lists=np.zeros((channels, 3, places, ENTRY), np.int64),
+        tally=np.zeros((channels, 2 * len(setup.commands) + 1), np.int64),
     )
-    state.scalars[DUE] = setup.interval // len(setup.refreshed)
-    state.scalars[CLOCK] = 1
-    return State(*(field[None] for field in state))
+    state.scalars[:, DUE] = setup.interval // len(setup.refreshed)
+    state.scalars[:, CLOCK] = 1
+    return state

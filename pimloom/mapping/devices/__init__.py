@@ -8,12 +8,13 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from pimloom.arch.device import Device
 from pimloom.arch.tree import InputError, did_you_mean
 from pimloom.traces.stream import Kernel, Site, Work
 
-Lowering = Callable[[Device, Work, Site], Kernel]
+Lowering = Callable[[Device, Any, Site], Kernel]
 Table = dict[str, Lowering]
 
 
