@@ -50,17 +50,17 @@ data; BLOCKS: so does the front end; GAP: clocks between two of it on one node, 
 COMMAND, LEFT, NODE, ROW, COLUMN, D_COLUMN, OPERAND, D_OPERAND, ARRIVAL, ENTRY = range(10)
 """Fields of what waits: accesses still to be issued, and the address of the next one."""
 
-(CLOCK, DUE, REFRESHES, MODE, IN_FIFO, FIFO_FIRST, FIFO_COUNT, N_READ, N_WRITE, N_ACTIVE, DRAINS, GONE, LAST_GONE,
- LAST_READ, READS, LAST_WRITE, FINISH, SYNCED, SYNCED_READ, SYNCED_READS, OPEN_BANKS, OPEN_SINCE, LAST_COMMAND,
- LOGGED, SCALARS) = range(25)  # fmt: skip
+(CLOCK, DUE, TURN, REFRESHES, MODE, IN_FIFO, FIFO_FIRST, FIFO_COUNT, N_READ, N_WRITE, N_ACTIVE, DRAINS, GONE,
+ LAST_GONE, LAST_READ, READS, LAST_WRITE, FINISH, SYNCED, SYNCED_READ, SYNCED_READS, OPEN_BANKS, OPEN_SINCE,
+ LAST_COMMAND, LOGGED, SCALARS) = range(26)  # fmt: skip
 """Scalars of a channel.
 
-CLOCK: first clock whose command is not known yet; DUE: of the next refresh; REFRESHES: nodes that wait for theirs;
-MODE: 1 = the second; IN_FIFO: requests in order; FIFO_FIRST, FIFO_COUNT: the ring of their instructions; DRAINS: writes
-go before reads; GONE: requests that have left a queue so far, LAST_GONE: the clock of the last; LAST_READ: clock at
-which the last data was taken, READS: how often; LAST_WRITE: clock at which the last other request was finished;
-FINISH: the later of both; SYNCED: clock at which SYNC left the queue, with what then held of LAST_READ and READS;
-OPEN_...: banks, and since when; LAST_COMMAND: its clock; LOGGED: rows of the log"""
+CLOCK: first clock whose command is not known yet; DUE: of the next refresh, TURN: its node; REFRESHES: nodes that wait
+for theirs; MODE: 1 = the second; IN_FIFO: requests in order; FIFO_FIRST, FIFO_COUNT: the ring of their instructions;
+DRAINS: writes go before reads; GONE: requests that have left a queue so far, LAST_GONE: the clock of the last;
+LAST_READ: clock at which the last data was taken, READS: how often; LAST_WRITE: clock at which the last other request
+was finished; FINISH: the later of both; SYNCED: clock at which SYNC left the queue, with what then held of LAST_READ
+and READS; OPEN_...: banks, and since when; LAST_COMMAND: its clock; LOGGED: rows of the log"""
 
 
 class Setup(NamedTuple):
@@ -72,7 +72,7 @@ class Setup(NamedTuple):
     queues: I8  # i8[2]  places for plain reads and writes
     drain_from: int
     drain_to: int
-    interval: int  # clocks between refreshes, 0 = none
+    interval: int  # clocks between refreshes of a node, 0 = none
     refresh: int
     precharge: int  # of a node that is refreshed, or of a bank
     refreshed: I8  # i8[R]  nodes
@@ -309,6 +309,17 @@ def _serve_plain(rules: Rules, setup: Setup, state: State, log: I8, clock: int) 
 # --- one channel -------------------------------------------------------------------------------------------
 
 
+@inlined
+def _fall_due(setup: Setup, state: State) -> None:
+    """Let the refresh of the next node wait: they take turns, evenly spread, so that their currents do not add up."""
+    s = state.scalars
+    nodes = len(state.waits)
+    state.waits[s[TURN]] = 1
+    s[REFRESHES] += 1
+    s[TURN] = (s[TURN] + 1) % nodes
+    s[DUE] += (s[TURN] + 1) * setup.interval // nodes - s[TURN] * setup.interval // nodes
+
+
 @kernel
 def _refresh(rules: Rules, setup: Setup, state: State, log: I8, limit: int) -> None:
     """Bring the refresh that is due one command further, if that issues before a clock."""
@@ -419,9 +430,7 @@ def _advance(rules: Rules, setup: Setup, state: State, log: I8, until: int, targ
         limit = until
         if setup.interval > 0:
             if s[REFRESHES] == 0 and s[CLOCK] >= s[DUE]:
-                state.waits[:] = 1
-                s[REFRESHES] = len(state.waits)
-                s[DUE] += setup.interval
+                _fall_due(setup, state)
             if s[REFRESHES] > 0:
                 _refresh(rules, setup, state, log, until)
                 continue
@@ -800,12 +809,16 @@ def _setup(device: Device, rules: Rules) -> Setup:
 
 
 def _row_command(device: Device, name: str, meaning: str) -> int:
-    """Return the id of the command that changes rows for another: of the same level or the next below that has one."""
+    """Return the id of the command that changes rows for another: of the same level or the next below that has one.
+
+    Where banks can follow in lock step, it is one that they follow just as they do the other.
+    """
     dram = device.dram
-    level = LEVELS.index(dram.commands[name].target)
-    for target in LEVELS[level:]:
-        if found := dram.find(meaning, target):
-            return list(dram.commands).index(found)
+    wanted = dram.commands[name]
+    for target in LEVELS[LEVELS.index(wanted.target) :]:
+        for i, c in enumerate(dram.commands.values()):
+            if (c.meaning, c.target, c.lockstep) == (meaning, target, wanted.lockstep):
+                return i
     raise InputError(
         f"{device.name}: dram.commands.{name}: needs an open row, but no command of the meaning {meaning!r} "
         f"addresses a {dram.commands[name].target} or what is below it"
@@ -834,6 +847,6 @@ def _fresh(rules: Rules, setup: Setup, channels: int) -> State:
         lists=np.zeros((channels, 3, places, ENTRY), np.int64),
         tally=np.zeros((channels, 2 * len(setup.commands) + 1), np.int64),
     )
-    state.scalars[:, DUE] = setup.interval
+    state.scalars[:, DUE] = setup.interval // len(setup.refreshed)
     state.scalars[:, CLOCK] = 1
     return state
