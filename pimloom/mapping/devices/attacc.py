@@ -337,12 +337,22 @@ class Heads:
         )  # fmt: skip
         return {"keys": keys, "values": values}
 
-    def rounds(self, kind: str) -> list[Round]:
-        """Return what each round of query heads issues."""
-        register, found = 0, []
-        for number in range(self.slots * self.repeats):
-            found.append(Round.of(self, kind, number, register))
-            register += len(found[-1].scores) + len(found[-1].contexts)
+    def rounds(self) -> list[Round]:
+        """Return what each round of query heads issues.
+
+        Parts take the result registers in turn, in the order in which `_pairs` and `_alone` issue them.
+        """
+        count = self.slots * self.repeats
+        score = 0 if self.work.kind == "context" else -(-self.tokens // RESULTS)
+        context = 0 if self.work.kind == "score" else self.columns
+        found = []
+        for number in range(count):
+            first, second = number // 2 * 2 * (score + context), number % 2
+            # Both heads of a pair have their scores before their contexts.
+            heads = 2 if number // 2 * 2 + 1 < count else 1
+            found.append(
+                Round.of(self, number, first + second * score, first + heads * score + second * context)
+            )
         return found
 
 
@@ -361,28 +371,27 @@ class Round(NamedTuple):
     contexts: list[tuple[Index, Index]]
 
     @classmethod
-    def of(cls, heads: Heads, kind: str, number: int, register: int) -> Round:
-        """Return a round; kind: as of `Attention`; register: number of parts that came before."""
+    def of(cls, heads: Heads, number: int, before_scores: int, before_contexts: int) -> Round:
+        """Return a round; before: number of parts that are issued before its own."""
         layout, device, lanes = heads.layout, heads.layout.device, heads.layout.lanes
         slot, half = number // heads.repeats, number % 2 * heads.layout.half
         row = heads.site.row + slot * heads.round_rows
-        registers = device.unit.result_registers
         fetched = -(-heads.tokens // lanes)
-        host = int(kind != "attention")
+        host = int(heads.work.kind != "attention")
         scores: list[tuple[Index, Index]] = []
         contexts: list[tuple[Index, Index]] = []
-        if kind != "context":
+        if heads.work.kind != "context":
             out = Operand(half, outside=host)
-            scores = layout.dot_products(heads.tokens, heads.columns, row, out, register)
-            register += len(scores)
-        if kind != "score":
+            scores = layout.dot_products(heads.tokens, heads.columns, row, out, before_scores)
+        if heads.work.kind != "score":
+            token = np.arange(heads.tokens)
             for part in range(heads.columns):
-                token = np.arange(heads.tokens)
-                into = Operand(half, register=register % registers, by_lane=1)
-                macs = layout.macs(part * heads.tokens + token, row + heads.value_row, into.packed + token, 1)
-                out = into._replace(position=0, outside=1)
-                contexts.append((macs, layout.move(out.packed, by_lane=True)))
-                register += 1
+                register = (before_contexts + part) % device.unit.result_registers
+                into = Operand(half, register=register, by_lane=1)
+                accesses = part * heads.tokens + token
+                macs = layout.macs(accesses, row + heads.value_row, into.packed + token, 1)
+                to = into._replace(position=0, outside=1)
+                contexts.append((macs, layout.move(to.packed, by_lane=True)))
         return cls(
             heads.busy(slot),
             layout.write(heads.columns, half),
@@ -399,7 +408,7 @@ def _attention(device: Device, work: Work, site: Site) -> Kernel:
     heads = Heads(layout, work, site)
     _check(heads)
     out = Assembly(device, site.channels)
-    rounds = heads.rounds(work.kind)
+    rounds = heads.rounds()
     if work.kind == "attention":
         _pairs(out, rounds, bool(device.options.get("as_generated")))
     else:
