@@ -109,6 +109,7 @@ class Machine:
     buffer: f4[channels, buffers, columns, lanes]; filled: bool[channels, buffers, columns]. Where a register has as
         many values as an access (datapath lanes), result registers are numbered behind those of the input
     results: f4[channels, units, sums]; state: i1 of the same shape
+    activations: f4[channels, units]   of a sum; activated: i1, their state
     beside: f4[channels, groups, elements]   buffer of the softmax unit (datapath mixed), as long as an input buffer
     open: i8[channels, banks]   open row, -1 = closed
     """
@@ -133,6 +134,8 @@ class Machine:
         self.filled = np.zeros(self.buffer.shape[:3], bool)
         self.results = np.zeros((channels, units, sums), np.float32)
         self.state = np.full(self.results.shape, EMPTY, np.int8)
+        self.activations = np.zeros((channels, units), np.float32)
+        self.activated = np.full(self.activations.shape, EMPTY, np.int8)
         self.beside = np.zeros((channels, self.groups, unit.buffer_accesses * lanes), np.float32)
         self.open = np.full((channels, dram.banks), -1, np.int64)
         self.took, self.gave = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
@@ -198,15 +201,15 @@ class Machine:
 
     def stored(self, part: slice | Index = slice(None)) -> F4:
         """Return f4[C, B, times, lanes], what is at the columns of the banks, or of a part of them."""
-        cells = self.memory.cells[self._at(part)]
-        return cells.astype(np.float32, copy=False)
+        cells: F4 = self.memory.cells[self._at(part)].astype(np.float32, copy=False)
+        return cells
 
     def put(self, values: F4, part: slice | Index = slice(None)) -> None:
         """Write f4[C, B, times, lanes] where `stored` reads."""
         self.memory.written(self.access.channels[:, None], self.access.rows[:, part])
         self.memory.cells[self._at(part)] = values
 
-    def _at(self, part: slice | Index) -> tuple[Index, Index, Index]:
+    def _at(self, part: slice | Index) -> tuple[npt.NDArray[np.integer], Index, Index]:
         a = self.access
         row = self.memory.at[a.channels[:, None], a.rows[:, part]]
         return (

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pimloom.sim import meanings_mixed as mixed
-from pimloom.sim.banks import DUE, SET, TAKEN, Machine
+from pimloom.sim.banks import DUE, EMPTY, SET, TAKEN, Machine
 from pimloom.sim.sums import accumulate, tree
 
 
@@ -77,6 +77,31 @@ def _read_result(m: Machine) -> None:
         m.results.swapaxes(1, 2)[at] = 0
 
 
+def _activation(m: Machine) -> None:
+    """Put the function of the register `operand` of every unit into the unit's activation register.
+
+    The row holds the function's table and is none of the memory; the function is max(x, 0), computed exactly.
+    """
+    a, units = m.access, m.units()
+    at = a.channels[:, None], units
+    if a.times > 1 or (m.activated[at] == DUE).any():
+        raise m.fail("the activated value before was not read")
+    set_or_sum = m.state[a.channels[:, None, None], units[:, None], m.registers()]
+    if (set_or_sum == EMPTY).any():
+        raise m.fail(f"result register {a.operands[0]} was never set")
+    m.activations[at] = np.maximum(m.results[a.channels[:, None], units, a.operands], 0)
+    m.activated[at] = DUE
+
+
+def _read_activation(m: Machine) -> None:
+    """Bring the activation register of every unit to the pins, one value a unit."""
+    at = m.access.channels[:, None], m.units()
+    if m.access.times > 1 or (m.activated[at] != DUE).any():
+        raise m.fail("there is no activated value that was not read before")
+    m.give(m.activations[at][:, None])
+    m.activated[at] = TAKEN
+
+
 def _multiply(m: Machine) -> None:
     """Multiply a column of bank 0 of every bank group by that of its bank 1, into its bank 2."""
     place = m.access.banks % m.device.dram.banks_per_bankgroup
@@ -97,21 +122,13 @@ def _rectify_to_buffer(m: Machine) -> None:
 def _add_to_buffer(m: Machine) -> None:
     """Add columns of a bank to columns `operand` of its input buffer."""
     buffers = m.own_buffers()
-    m.fill(
-        buffers,
-        m.access.operands,
-        m.held(buffers, m.access.operands) + m.stored(),
-    )
+    m.fill(buffers, m.access.operands, m.held(buffers, m.access.operands) + m.stored())
 
 
 def _multiply_to_buffer(m: Machine) -> None:
     """Multiply columns `operand` of the input buffer of a bank by columns of the bank."""
     buffers = m.own_buffers()
-    m.fill(
-        buffers,
-        m.access.operands,
-        m.held(buffers, m.access.operands) * m.stored(),
-    )
+    m.fill(buffers, m.access.operands, m.held(buffers, m.access.operands) * m.stored())
 
 
 def _copy_to_bank(m: Machine) -> None:
@@ -161,6 +178,8 @@ MEANINGS: dict[str, Meaning] = {
     "mac": _dot,
     "write_result": _write_result,
     "read_result": _read_result,
+    "activation": _activation,
+    "read_activation": _read_activation,
     "multiply": _multiply,
     "copy_to_buffer": _copy_to_buffer,
     "rectify_to_buffer": _rectify_to_buffer,

@@ -9,7 +9,10 @@ from pimloom.mapping.devices import lowerings
 from pimloom.traces.stream import Attention, Elementwise, Gemv, Site, Work
 from tests.mapping.devices.proof import assert_mistakes_show, prove
 
-DEVICES = {name: load_device(name)[0] for name in ("hbm2-pim", "attacc-bank", "attacc-bg", "attacc-buffer")}
+DEVICES = {
+    name: load_device(name)[0]
+    for name in ("gddr6-aim", "hbm2-pim", "attacc-bank", "attacc-bg", "attacc-buffer")
+}
 
 GEMV = [
     Gemv(1, 1), Gemv(15, 127), Gemv(16, 128), Gemv(17, 129), Gemv(63, 1), Gemv(64, 1023), Gemv(65, 1024),
@@ -51,6 +54,12 @@ def test_equals_numpy(name: str, kind: str) -> None:
 SMALL: list[tuple[str, Work]] = [
     *((f"attacc-{level}", Gemv(33, 129, 2)) for level in ("bank", "bg", "buffer")),
     *((f"attacc-{level}", Attention("attention", 6, 3, 17, 35)) for level in ("bank", "bg", "buffer")),
+    ("gddr6-aim", Gemv(33, 1041, 2)),
+    ("gddr6-aim", Attention("score", 4, 2, 17, 35)),
+    ("gddr6-aim", Attention("context", 4, 2, 17, 35)),
+    ("gddr6-aim", Elementwise("add", 264)),
+    ("gddr6-aim", Elementwise("mul", 264)),
+    ("gddr6-aim", Elementwise("relu", 67)),
     ("hbm2-pim", Gemv(65, 129, 2)),
     ("hbm2-pim", Attention("context", 4, 2, 17, 129)),
     ("hbm2-pim", Elementwise("mul", 2053)),
