@@ -21,16 +21,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Protocol
 
 import typer
+from typer.core import TyperGroup
 
 from pimloom import __version__
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from pimloom.arch.device import Device
     from pimloom.arch.document import Document
     from pimloom.arch.dram import Dram
+    from pimloom.sim.bench import Issued
     from pimloom.sweeps.description import Request
     from pimloom.sweeps.sweep import Swept, Tally
+    from pimloom.system import SystemResult
 
 FAILED, BAD_INPUT, MISMATCH, INTERRUPTED = 1, 2, 3, 130
 PATIENCE_s = 1.0
@@ -42,6 +46,9 @@ PIPE_COLUMNS = 110
 """Width of tables that go to no terminal."""
 CLASSES = {
     "arch": ("pimloom.arch.machine", "Arch"),
+    "host": ("pimloom.arch.host", "Host"),
+    "device": ("pimloom.arch.device", "Device"),
+    "system": ("pimloom.arch.system", "System"),
     "dram": ("pimloom.arch.dram", "Dram"),
     "memory": ("pimloom.arch.memory", "Memory"),
     "model": ("pimloom.workloads.model", "Model"),
@@ -95,6 +102,9 @@ Overrides = Annotated[
         help="Change a value by its path in the YAML: dram.channels=16, asic.clock_Hz=1e8, model.layers=2, "
         "workload.generate=64. May stand several times.",
     ),
+]
+CommandsOut = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the commands: .csv, .csv.gz or .parquet.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on stdout.")]
 
@@ -178,6 +188,13 @@ def simulate(
         ),
     ] = None,
     json: Json = False,
+    pim: Annotated[
+        bool,
+        typer.Option(
+            "--pim/--no-pim",
+            help="Without: the same memory read in the ordinary way by the same host (systems).",
+        ),
+    ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")] = False,
 ) -> None:
     """Time and energy of a model on a machine, token by token."""
@@ -188,6 +205,18 @@ def simulate(
     from pimloom.arch.tree import InputError
     from pimloom.run import prepare, run
 
+    if _kind(arch, ("arch", "system")) == "system":
+        for option, wrong in (("--timeline", timeline is not None), ("--engine", engine != "fast")):
+            if wrong:
+                raise InputError(f"{option}: {arch} is a system of PIM devices, which has no such choice")
+        result_of_system = _run_system(
+            model, arch, pim, started, quiet, prompt=prompt, generate=generate, batch=batch, embedding=embedding,
+            head=head, overrides=override or (),
+        )  # fmt: skip
+        _show_system(result_of_system, out, json)
+        return
+    if not pim:
+        raise InputError(f"--no-pim: {arch} has no host that could read its memory; systems have")
     setup = prepare(
         model, arch, prompt=prompt, generate=generate, batch=batch, embedding=embedding, head=head,
         overrides=override or (),
@@ -216,6 +245,174 @@ def simulate(
         typer.echo(f"  {path}")
 
 
+def _run_system(
+    model: str, arch: str, pim: bool, started: float, quiet: bool, **options: Any
+) -> SystemResult:
+    from pimloom import system
+
+    plan = system.prepare(model, arch, pim=pim, **options)
+    if not quiet:
+        _announce_compilation()
+    with _progress(f"{plan.model.name} on {plan.system.name}", quiet) as progress:
+        return system.simulate(plan, progress, started)
+
+
+def _show_system(result: SystemResult, out: Path | None, json: bool) -> None:
+    if out is not None:
+        result.save(out)
+    if json:
+        typer.echo(result.json(), nl=False)
+        return
+    from rich.console import Console
+
+    from pimloom.reports.system import print_system
+
+    print_system(result.summary, Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS))
+    if out is not None:
+        typer.echo("\nFiles")
+        for path in _files(out):
+            typer.echo(f"  {path}")
+
+
+@app.command(epilog="Example: pimloom compare llama2-7b gddr6-aim,hbm2-pim,newton --prompt 1024 --generate 4")
+def compare(
+    model: ModelName,
+    archs: Annotated[
+        str, typer.Argument(metavar="ARCH,...", help="Machines and systems, with commas between them.")
+    ],
+    prompt: Prompt = 1,
+    generate: Generate = 16,
+    batch: Batch = 1,
+    embedding: Embedding = True,
+    head: Head = True,
+    twins: Annotated[
+        bool, typer.Option("--twins/--no-twins", help="With each system's twin without PIM.")
+    ] = True,
+    override: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the table and the figure.")
+    ] = None,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")] = False,
+) -> None:
+    """One model and workload on many machines: time, energy, and what the time goes into."""
+    from pimloom.compare import compare as run_all
+    from pimloom.compare import save
+
+    if out is not None:
+        _check_folder(out)
+    names = [name.strip() for name in archs.split(",")]
+    if not quiet:
+        _announce_compilation()
+    with _progress(f"{model} on {len(names)} machines", quiet) as progress:
+        compared = run_all(
+            model, names, twins=twins, prompt=prompt, generate=generate, batch=batch, embedding=embedding,
+            head=head, overrides=override or (), progress=progress,
+        )  # fmt: skip
+    written = [] if out is None else save(compared, out)
+    if json:
+        _print_json(compared.rows)
+        return
+    from rich.console import Console
+
+    from pimloom.reports.system import print_comparison
+
+    print_comparison(compared.rows, Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS))
+    for path in written:
+        typer.echo(path)
+
+
+@app.command(epilog="Example: pimloom kernel gemv gddr6-aim --shape 4096x4096 --channels 8")
+def kernel(
+    kind: Annotated[
+        Literal["gemv", "add", "mul", "relu", "score", "context", "attention", "block"],
+        typer.Argument(metavar="KERNEL", help="gemv, add, mul, relu, score, context, attention or block."),
+    ],
+    device: Annotated[str, typer.Argument(metavar="DEVICE", help="Shipped name or YAML of a PIM device.")],
+    shape: Annotated[
+        str,
+        typer.Option(
+            help="gemv OUTxIN; add, mul, relu N; score, context, attention HEADSxD_HEADxTOKENS, heads as 64/8 with "
+            "fewer key-value heads; block MODEL:CONTEXT."
+        ),
+    ],
+    channels: Annotated[
+        int | None, typer.Option(help="Channels that hold the operands.", show_default="all")
+    ] = None,
+    commands: CommandsOut = None,
+    stream: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the program in the form of the device's own simulator."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Execute the program on random numbers and compare with NumPy.")
+    ] = False,
+    override: Overrides = None,
+    json: Json = False,
+) -> None:
+    """One kernel on one PIM device whose channels are idle: clocks, commands, energy."""
+    from pimloom.arch.device import load_device
+    from pimloom.bench import kernel_result, parse_shape, run_kernel
+
+    if kind == "block":
+        _block(device, shape, override or (), json)
+        return
+    described, _ = load_device(device, override or ())
+    work = parse_shape(kind, shape)
+    if commands:
+        _check_folder(commands.parent)
+    _announce_compilation(described.controller.order)
+    with _busy(f"{kind} on {described.name}"):
+        run = run_kernel(described, work, channels, log=commands is not None)
+        result = kernel_result(run)
+        if check:
+            from pimloom.device_proof import check as execute
+
+            result["largest_relative_error"] = execute(run)
+    if stream:
+        from pimloom.traces.foreign import write_stream
+
+        write_stream(stream, described, run.kernel.stream)
+    _write_commands(commands, described, run.issued)
+    _show_kernel(result, commands, json)
+
+
+def _block(device: str, shape: str, overrides: Sequence[str], json: bool) -> None:
+    from pimloom.arch.tree import InputError
+    from pimloom.system import block
+
+    model, colon, context = shape.rpartition(":")
+    if not (colon and context.isdecimal() and 0 < int(context) < 2**24):
+        raise InputError(f"--shape {shape}: of block should be MODEL:CONTEXT, such as llama2-7b:128")
+    _announce_compilation()
+    result = block(model, device, int(context), overrides)
+    if json:
+        typer.echo(result.json(), nl=False)
+        return
+    _show_system(result, None, False)
+
+
+def _write_commands(path: Path | None, device: Device, issued: Issued) -> None:
+    if path:
+        from pimloom.traces import io
+
+        assert issued.logs is not None
+        io.write(path, io.merge([io.from_log(device.dram, c, log) for c, log in enumerate(issued.logs)]))
+
+
+def _show_kernel(result: dict[str, Any], commands: Path | None, json: bool) -> None:
+    if json:
+        _print_json(result)
+        return
+    from rich.console import Console
+
+    from pimloom.reports.kernel import print_kernel
+
+    print_kernel(result, Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS))
+    if commands:
+        typer.echo(f"commands: {commands}")
+
+
 @app.command(
     epilog="Example: pimloom validate ./gpt2 pim-gpt --arithmetic device. "
     "A folder with io.npz is held against the logits in it."
@@ -236,7 +433,11 @@ def validate(
     """Execute the very programs that are timed and compare their numbers with a reference."""
     from dataclasses import asdict
 
-    from pimloom.proof import validate as prove
+    prove: Any
+    if _kind(arch, ("arch", "system")) == "system":
+        from pimloom.device_proof import validate_system as prove
+    else:
+        from pimloom.proof import validate as prove
 
     with _progress(f"{model} on {arch}") as progress:
         outcome = prove(
@@ -258,7 +459,56 @@ def validate(
         raise typer.Exit(MISMATCH)
 
 
-@app.command(epilog="Example: pimloom trace gpt2-small pim-gpt --generate 4 --tokens 0:2 --out trace.parquet")
+class _WithDefault(TyperGroup):
+    """Commands of which one need not be named: `pimloom trace MODEL ARCH` is `pimloom trace model MODEL ARCH`."""
+
+    default = "model"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+
+traces = typer.Typer(
+    cls=_WithDefault,
+    no_args_is_help=True,
+    help="Commands of some passes of a model; or of a program of another tool.",
+)
+app.add_typer(traces, name="trace")
+
+
+@traces.command("run", epilog="Example: pimloom trace run isr.csv.gz gddr6-aim --commands out.csv")
+def trace_run(
+    stream: Annotated[
+        Path, typer.Argument(metavar="STREAM", help="AiM instructions or AttAcc requests, plain or gzip.")
+    ],
+    device: Annotated[str, typer.Argument(metavar="DEVICE", help="Shipped name or YAML of a PIM device.")],
+    commands: CommandsOut = None,
+    override: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Run a program of another tool on a PIM device, so that mapping and timing errors separate."""
+    from pimloom.arch.device import load_device
+    from pimloom.bench import issued_result
+    from pimloom.sim.bench import channels
+    from pimloom.traces.foreign import read_stream
+
+    described, _ = load_device(device, override or ())
+    if commands:
+        _check_folder(commands.parent)
+    program = read_stream(stream, described)
+    _announce_compilation(described.controller.order)
+    with _busy(f"{stream} on {described.name}"):
+        issued = channels(described).run(program, 0, log=commands is not None)
+    result = {"device": described.name, "stream": str(stream), **issued_result(described, issued)}
+    _write_commands(commands, described, issued)
+    _show_kernel(result, commands, json)
+
+
+@traces.command(
+    "model", epilog="Example: pimloom trace gpt2-small pim-gpt --generate 4 --tokens 0:2 --out trace.parquet"
+)
 def trace(
     model: ModelName,
     arch: ArchName,
@@ -538,13 +788,13 @@ def dram(
 ) -> None:
     """Simulate a request trace on one channel of a memory, command for command."""
     from pimloom.arch.memory import load_memory
-    from pimloom.memory import run_requests
+    from pimloom.memory import controller_class, run_requests
     from pimloom.sim.controller import StuckError
 
     described, _ = load_memory(memory, override or (), controller)
     if commands:
         _check_folder(commands.parent)
-    _announce_compilation("dramsim3" if described.controller.scheduler == "round_robin" else "ramulator2")
+    _announce_compilation(controller_class(described).__module__)
     try:
         with _busy(f"simulating {requests}"):
             begin = time.perf_counter()
@@ -640,11 +890,11 @@ def check_trace(
     from pimloom.traces import io
 
     described, document = _load(memory, override, ("arch", "dram", "memory"))
-    dram: Dram = described if document.kind == "dram" else described.dram
+    dram = _dram_of(described)
     symbols = described.symbols if isinstance(described, Arch) else dram.symbols({})
     found = io.read(commands, dram)
     # A PIM program closes what it opens and uses every channel; requests leave rows open, and channels idle.
-    is_plain = document.kind == "memory" or not any(c.meaning == "mac" for c in dram.commands.values())
+    is_plain = document.kind == "memory" or not dram.is_pim
     channels = set(found.channel.tolist()) if is_plain else None
     with _busy(f"checking {len(found)} commands"):
         violations = rules.check(dram, symbols, found, partial, channels, rows_may_stay_open=is_plain)
@@ -687,8 +937,7 @@ def export_trace(
     from pimloom.traces import io
     from pimloom.traces.export import export
 
-    described, document = _load(memory, override, ("arch", "dram", "memory"))
-    dram: Dram = described if document.kind == "dram" else described.dram
+    dram = _dram_of(_load(memory, override, ("arch", "dram", "memory"))[0])
     _check_folder(out.parent)
     export(out, io.read(commands, dram), dram, form)
     typer.echo(out)
@@ -700,7 +949,8 @@ def export_trace(
 @app.command("list", epilog="Example: pimloom list models")
 def list_shipped(
     what: Annotated[
-        Literal["models", "archs", "dram", "memories", "sweeps", "baselines"] | None,
+        Literal["models", "archs", "systems", "devices", "hosts", "dram", "memories", "sweeps", "baselines"]
+        | None,
         typer.Argument(help="Only these."),
     ] = None,
 ) -> None:
@@ -711,6 +961,9 @@ def list_shipped(
     for heading, kind in (
         ("models", "model"),
         ("archs", "arch"),
+        ("systems", "system"),
+        ("devices", "device"),
+        ("hosts", "host"),
         ("dram", "dram"),
         ("memories", "memory"),
         ("sweeps", "sweep"),
@@ -889,15 +1142,17 @@ def _load(
     from importlib import import_module
 
     from pimloom.arch.document import InputError, load
-    from pimloom.arch.memory import load_memory
-    from pimloom.workloads.model import load_model
 
     kind = _kind(name, kinds)
     if kind not in kinds:
         raise InputError(f"{name}: its kind is {kind!r}, wanted is {' or '.join(map(repr, kinds))}")
     if kind == "model":
+        from pimloom.workloads.model import load_model
+
         return load_model(name, overrides or ())
     if kind == "memory":
+        from pimloom.arch.memory import load_memory
+
         return load_memory(name, overrides or ())
     module, of_kind = CLASSES[kind]
     cls: type[BaseModel] = getattr(import_module(module), of_kind)
@@ -937,8 +1192,8 @@ def _gist(described: Any) -> str:
         )
     elif isinstance(described, Dram):
         rules = f"{len(described.commands)} commands, {len(described.constraints)} timing rules"
-        pins_GBps = described.channels * described.io.width_bit * described.io.rate_bps / 8e9
-        text += f", {_memory(described)}; {rules}; peak {pins_GBps:.4g} GB/s at the pins"
+        pin_GBps = described.channels * described.pin_Bps / 1e9
+        text += f", {_memory(described)}; {rules}; peak {pin_GBps:.4g} GB/s at the pins"
     elif isinstance(described, Model):
         text += (
             f", {described.parameters:,} parameters: {described.layers} layers of width {described.d_model}, "
@@ -986,6 +1241,14 @@ def _request(names: Sequence[str], axes: Sequence[str], overrides: Sequence[str]
                 f"{' '.join(names)}: should be a sweep, or a model and a machine; several of them, and the values of "
                 "-s, have commas between them and no spaces"
             )
+
+
+def _dram_of(described: Any) -> Dram:
+    """Return the DRAM of a machine or a memory, or the one that is described."""
+    from pimloom.arch.dram import Dram
+
+    dram: Dram = described if isinstance(described, Dram) else described.dram
+    return dram
 
 
 def _memory(dram: Dram) -> str:

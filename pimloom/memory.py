@@ -45,9 +45,7 @@ def run_requests(
     path: Path | str | None = None
     if isinstance(requests, (Path, str)):
         path, requests = requests, stream(requests)
-    controller: Controller = (
-        Dramsim3(memory) if memory.controller.scheduler == "round_robin" else Ramulator2(memory)
-    )
+    controller: Controller = controller_class(memory)(memory)
     text = CommandText(memory.dram)
     decoder = memory.decoder()
     log = np.zeros((LOG_ROWS, 5), np.int64)
@@ -64,6 +62,11 @@ def run_requests(
                 if sink:
                     sink.write(log, rows, lines)
     return memory_result(memory, controller.outcome(), crc)
+
+
+def controller_class(memory: Memory) -> type[Dramsim3] | type[Ramulator2]:
+    """What simulates the controller of a memory."""
+    return Dramsim3 if memory.controller.scheduler == "round_robin" else Ramulator2
 
 
 def _inside(

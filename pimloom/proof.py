@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
-from pimloom.arch.document import InputError, parse_overrides
+from pimloom.arch.document import InputError, Override, parse_overrides
 from pimloom.arch.machine import load_arch
 from pimloom.mapping.expect import Expectations, Expected
 from pimloom.mapping.fill import F4, contents
@@ -141,6 +142,51 @@ class Proof:
         return f"{text}, where it starts: all {len(held)} stored values of this result are right"
 
 
+class Given(NamedTuple):
+    """What a functional run starts from: all tensors of the model, the tokens asked for, what must come out."""
+
+    weights: dict[str, F4]
+    workload: Workload
+    reference: Reference
+
+
+def given_work(
+    model: str,
+    described: Model,
+    of_workload: Sequence[Override],
+    prompt: int | None,
+    generate: int | None,
+    seed: int,
+    fits: Callable[[Workload], object],
+) -> Given:
+    """Return weights, workload and reference of a model; arguments as of `validate`.
+
+    fits: called before weights are made, which for a large model takes long; raises InputError where it does not fit
+    Raises InputError.
+    """
+    config = huggingface.config_path(model)
+    if config is None:
+        source, io = tensors.random(described, seed), None
+    else:
+        source, io = tensors.from_safetensors(config.parent, described), config.parent / "io.npz"
+    stored = stored_reference(io, described) if io is not None and io.is_file() else None
+    own = (len(stored.prompt), len(stored.generated)) if stored else (TOKENS, TOKENS)
+    workload = load_workload(
+        of_workload,
+        prompt=own[0] if prompt is None else prompt,
+        generate=own[1] if generate is None else generate,
+    )
+    workload.check_fits(described)
+    if workload.batch != 1 or not (workload.embedding and workload.head):
+        raise InputError("validate runs one sequence, from a token's number to its logits")
+    if stored and own != (workload.prompt, workload.generate):
+        found = f"prompt {own[0]} and generate {own[1]}"
+        raise InputError(f"{io}: this run has {found}, not {workload.prompt} and {workload.generate}")
+    fits(workload)
+    weights = {name: source[name] for name in described.tensor_shapes()}
+    return Given(weights, workload, stored or made_reference(described, weights, workload, seed))
+
+
 def validate(
     model: str,
     arch: str,
@@ -170,26 +216,14 @@ def validate(
             f"{machine.name}: pim.element_B: device arithmetic is bf16, {BF16_B} B an element, "
             f"not {machine.pim.element_B}"
         )
-    config = huggingface.config_path(model)
-    if config is None:
-        source, io = tensors.random(described, seed), None
-    else:
-        source, io = tensors.from_safetensors(config.parent, described), config.parent / "io.npz"
-    weights = {name: source[name] for name in described.tensor_shapes()}
-    stored = _stored_reference(io, described) if io is not None and io.is_file() else None
-    own = (len(stored.prompt), len(stored.generated)) if stored else (TOKENS, TOKENS)
-    given, new = (own[0] if prompt is None else prompt), (own[1] if generate is None else generate)
-    workload = load_workload(of_workload, prompt=given, generate=new)
-    workload.check_fits(described)
-    if workload.batch != 1 or not (workload.embedding and workload.head):
-        raise InputError("validate runs one sequence, from a token's number to its logits")
-    if stored and own != (workload.prompt, workload.generate):
-        found = f"prompt {own[0]} and generate {own[1]}"
-        raise InputError(f"{io}: this run has {found}, not {workload.prompt} and {workload.generate}")
-    site = Site(described, machine, workload)
-    reference = stored or _made_reference(described, weights, workload, seed)
+    sites = list[Site]()
+    given = given_work(
+        model, described, of_workload, prompt, generate, seed,
+        lambda workload: sites.append(Site(described, machine, workload)),
+    )  # fmt: skip
+    site, reference = sites[0], given.reference
     site.tokens = [reference.prompt + reference.generated[:-1]]
-    proof = Proof(site, weights, arithmetic)
+    proof = Proof(site, given.weights, arithmetic)
     if tamper is not None:
         tamper(proof.memory, proof.site)
     return _compare(proof, reference, arithmetic, progress)
@@ -248,7 +282,7 @@ def _wrong_logit(position: int, logits: F4, wanted: list[F4]) -> str:
     )
 
 
-def _made_reference(model: Model, weights: Mapping[str, F4], workload: Workload, seed: int) -> Reference:
+def made_reference(model: Model, weights: Mapping[str, F4], workload: Workload, seed: int) -> Reference:
     """Return what the NumPy decoder makes of a random prompt."""
     given = np.random.default_rng(seed).integers(0, model.vocab, workload.prompt).tolist()
     decoder = ReferenceDecoder(model, {"head.weight": weights["wte"], **weights})
@@ -261,7 +295,7 @@ def _made_reference(model: Model, weights: Mapping[str, F4], workload: Workload,
     return Reference(given, generated, prefill, np.stack(steps))
 
 
-def _stored_reference(path: Path, model: Model) -> Reference:
+def stored_reference(path: Path, model: Model) -> Reference:
     """Read io.npz. Raises InputError unless it holds tokens and logits of the model."""
     arrays: dict[str, npt.NDArray[np.generic]] = {}
     try:

@@ -115,7 +115,7 @@ def lower_bound_ns(result: Result) -> float:
     Rows and steps are those of the data without padding: matrices, and K and V of `BOUND_POSITION` tokens.
     """
     model, dram = result.model, result.arch.dram
-    values = model.decoder_parameters + 2 * model.layers * model.d_model * BOUND_POSITION
+    values = model.decoder_parameters + 2 * model.layers * model.kv_width * BOUND_POSITION
     lanes = dram.channels * dram.banks * result.arch.elements_per_access
     steps = values / lanes
     clocks = steps * result.arch.nMAC + steps / dram.columns * (dram.timing["nRCDMAC"] + dram.timing["nRP"])

@@ -354,7 +354,9 @@ def test_everything_shipped_is_right(kind: str) -> None:
 def test_check_says_what_a_description_amounts_to() -> None:
     assert "4 GiB" in run("check", "pim-gpt").out
     assert "TMAC/s" in run("check", "pim-gpt").out
-    assert "GB/s at the pins" in run("check", "gddr6_aim").out
+    assert "peak 256 GB/s at the pins" in run("check", "gddr6_aim").out
+    # 8 channels of two pseudo-channels of 64 pins at 2 Gb/s.
+    assert "peak 256 GB/s at the pins" in run("check", "hbm2_2000").out
     assert "OK: model gpt2-tiny, 132,928 parameters" in run("check", TINY).out
     assert run("check", TINY).out.count("OK") == run("check", f"{TINY}/config.json").out.count("OK") == 1
     assert "OK: sweep pim-gpt-study, 5 grids, 160 points" in run("check", "pim-gpt-study").out

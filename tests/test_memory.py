@@ -146,9 +146,7 @@ def test_a_run_that_cannot_end_says_so() -> None:
         run_requests(memory, [pattern])
 
 
-PLAIN = [name for name in shipped("dram") if not any(
-    command.meaning == "mac" for command in load_dram(name)[0].commands.values()
-)]  # fmt: skip
+PLAIN = [name for name in shipped("dram") if not load_dram(name)[0].is_pim]
 
 
 @pytest.mark.parametrize("controller", ["ramulator2", "dramsim3"])

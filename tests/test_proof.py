@@ -16,7 +16,7 @@ from pimloom.sim.functional import Arithmetic, Memory
 from pimloom.traces.program import END, LOOP, Program
 from pimloom.traces.task import AsicTask, Block, Pass, PimTask, Task
 from pimloom.workloads import tensors
-from tests import small
+from tests import opt, small
 
 TOKENS = {"gpt2-tiny": (12, 16), "gpt2-uneven": (33, 12)}
 MACHINES: dict[str, list[str]] = {
@@ -93,6 +93,43 @@ def test_folder_without_io_is_held_against_the_numpy_decoder(folder: Path) -> No
     result = validate(str(folder), "pim-gpt", prompt=3, generate=2)
     assert result.passed
     assert (result.tokens_compared, result.positions_compared) == (2, 4)
+
+
+@pytest.mark.parametrize("arithmetic", ["fp32", "device"])
+@pytest.mark.parametrize("machine", MACHINES)
+def test_opt_from_a_folder(tmp_path: Path, machine: str, arithmetic: Arithmetic) -> None:
+    """Logits by code of the tests' own, as io.npz has them."""
+    stored = opt.weights()
+    prompt = np.random.default_rng(0).integers(0, opt.VOCAB, 5)
+    generated: list[int] = []
+    while len(generated) < opt.POSITIONS - len(prompt) + 1:
+        generated.append(int(opt.logits(stored, [*prompt.tolist(), *generated])[-1].argmax()))
+    every = opt.logits(stored, [*prompt.tolist(), *generated[:-1]]).astype(np.float32)
+    folder = opt.folder(tmp_path, stored)
+    np.savez(
+        folder / "io.npz", prompt=prompt, prefill_logits=every[:5], generated=np.array(generated),
+        step_logits=every[4:],
+    )  # fmt: skip
+    result = validate(str(folder), "pim-gpt", arithmetic, overrides=MACHINES[machine])
+    assert result.first_mismatch == ""
+    assert result.passed
+    assert result.tokens_compared == len(generated)
+
+
+def test_a_model_that_cannot_run_is_refused_before_its_weights_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(self: tensors.Tensors, name: str) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(tensors.Tensors, "__getitem__", never)
+    for model in ("llama2-7b", str(small.DATA / "llama-gqa")):
+        with pytest.raises(
+            InputError, match="does not run on pim-gpt: the machine has no lowering for rmsnorm"
+        ):
+            validate(model, "pim-gpt")
+    with pytest.raises(InputError, match="opt-66b does not fit into pim-gpt"):
+        validate("opt-66b", "pim-gpt")
 
 
 def test_missing_files(folder: Path) -> None:

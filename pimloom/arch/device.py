@@ -105,6 +105,12 @@ class Device(Description):
     dram: Dram
     unit: Unit
     controller: Controller
+    ordinary: Annotated[
+        str | None,
+        Field(
+            description="shipped DRAM whose commands and rules the host's ordinary accesses follow; null = the device's own"
+        ),
+    ] = None
     energy: Energies = Energies()
     options: Annotated[
         dict[str, int],

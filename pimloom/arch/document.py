@@ -13,7 +13,6 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pimloom.arch.reference import is_reference
 from pimloom.arch.tree import (
     ConflictError,
     Findings,
@@ -33,12 +32,12 @@ from pimloom.arch.tree import (
 from pimloom.configs import FOLDERS, folder
 
 __all__ = [
-    "ConflictError", "Document", "InputError", "Override", "field_type", "kind_of", "load", "locate",
-    "parse_overrides", "read", "shipped", "validate",
+    "ConflictError", "Document", "InputError", "Override", "field_type", "is_reference", "kind_of", "load",
+    "locate", "parse_overrides", "read", "shipped", "validate",
 ]  # fmt: skip
 
 M = TypeVar("M", bound=BaseModel)
-PARTS = ("dram", "device")
+PARTS = ("dram", "device", "host")
 """Keys of a document whose value is a description of the kind of that name, and may extend one."""
 _WITH_UNIT = re.compile(r"[0-9.]+ *[A-Za-zµ/]+")
 
@@ -286,27 +285,12 @@ def _drop_null_entries(node: Node, cls: type[BaseModel], path: Keys = ()) -> Nod
     )
 
 
-def _node_at(root: Node, path: Keys) -> Node:
-    """The deepest node along a path."""
-    node = root
-    for part in path:
-        child: Node | None = None
-        if isinstance(node.value, dict):
-            child = node.value.get(str(part))
-        elif isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
-            child = node.value[part]
-        if child is None:
-            break
-        node = child
-    return node
-
-
 def _report(root: Node, cls: type[BaseModel], error: ErrorDetails, findings: Findings) -> None:
     """One error of pydantic, at the position of the value it is about."""
     # pydantic appends "[key]" where the key of a mapping is wrong.
     about_key = error["loc"][-1:] == ("[key]",)
     loc: Keys = error["loc"][:-1] if about_key else error["loc"]
-    node = _node_at(root, loc)
+    node = root.nearest(loc)
     place = node.key_place if about_key or error["type"] in ("extra_forbidden", "missing") else node.place
     if error["type"] != "located" and findings.concern(place, loc):
         return  # the reader or the check of the kind has said why
@@ -353,7 +337,7 @@ class Document:
 
     def error(self, path: str, message: str) -> InputError:
         """An InputError about the value at a dotted path, with its position or that of its nearest parent."""
-        place = _node_at(self.root, tuple(int(p) if p.isdecimal() else p for p in path.split("."))).place
+        place = self.root.nearest([int(p) if p.isdecimal() else p for p in path.split(".")]).place
         return InputError(f"{place.file}:{place.line}:{place.column}: {path}: {message}")
 
 
@@ -364,7 +348,7 @@ def _source_text(root: Node, path: Keys, key: str) -> str | None:
         if key in _sources_of(node):
             text = str(_sources_of(node)[key].value)
         if part is not None:
-            node = _node_at(node, (part,))
+            node = node.nearest((part,))
     return text
 
 
@@ -372,7 +356,7 @@ def _check_sources(root: Node, part: Node, at: Keys, findings: Findings) -> None
     """Note every source below `part`, which stands at a path of `root`, that nothing explains."""
     for path, node in part.walk(at):
         if node.source is not None and _source_text(root, path, node.source) is None:
-            known = [key for i in range(len(path)) for key in _sources_of(_node_at(root, path[:i]))]
+            known = [key for i in range(len(path)) for key in _sources_of(root.nearest(path[:i]))]
             hint = did_you_mean(node.source, known)
             findings.add(
                 node.place, path, f"the source {shown(node.source)} is not among the 'sources'{hint}"
@@ -441,6 +425,11 @@ def validate(
         raise
     findings.raise_if_any()
     return model, Document(kind, root)
+
+
+def is_reference(root: Node) -> bool:
+    """Whether a mapping is a configuration of the DRAM reference data, by its key `simulator`."""
+    return isinstance(root.value, dict) and "simulator" in root.value
 
 
 def kind_of(path: str) -> str:

@@ -195,9 +195,19 @@ class Dram(Description):
         return self.columns * self.access_B
 
     @property
+    def pin_Bps(self) -> float:
+        """Bytes per second over the pins of one channel, all its pseudo-channels together."""
+        return self.pseudochannels * self.io.width_bit * self.io.rate_bps / 8
+
+    @property
     def command_names(self) -> list[str]:
         """Names of the commands; a command's id is its place in this list."""
         return list(self.commands)
+
+    @property
+    def is_pim(self) -> bool:
+        """Whether its banks compute: a command has the meaning `mac`."""
+        return any(command.meaning == "mac" for command in self.commands.values())
 
     @property
     def nBL(self) -> int:

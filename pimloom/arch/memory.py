@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from pimloom.arch.base import Count, Description, Int, Strict, raise_located
-from pimloom.arch.document import Document, Override, load, locate, read, shipped, validate
+from pimloom.arch.document import Document, Override, is_reference, load, locate, read, shipped, validate
 from pimloom.arch.dram import Array, Dram
 from pimloom.arch.expression import evaluate
-from pimloom.arch.reference import form_of, is_reference, memory_tree
+from pimloom.arch.reference import form_of, memory_tree
 from pimloom.arch.tree import Findings, InputError, Keys, did_you_mean, read_file
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pimloom.arch.dram_checks import LEVELS
-from pimloom.arch.tree import Node, Place
+from pimloom.arch.tree import Keys, Node, Place
 
 TREE_LEVELS = {
     "Channel": "channel", "PseudoChannel": "pseudochannel", "Rank": "rank", "Sid": "stack_id",
@@ -50,8 +49,27 @@ class _Frontend(_Foreign):
     requests_offered_per_cycle: Literal[1] = 1
 
 
-class _RamulatorClock(_Foreign):
+class _Clock(_Foreign):
     tCK_ps: int = Field(ge=1, le=10**6)
+
+
+class _Controller(_Foreign):
+    row_policy: str = Field(pattern="^(open_page|close_page)")
+
+
+class _Configuration(_Foreign):
+    """What both forms have."""
+
+    standard: str
+    case: str
+    clock: _Clock
+    organisation: _Organisation
+    timing_cycles: dict[str, int | None]
+    address_mapping: _Mapping
+    controller: _Controller
+
+
+class _RamulatorClock(_Clock):
     cycle_unit: Literal["CK", "half CK"]
     data_rate_MTps: int = Field(ge=1, le=10**6)
 
@@ -60,9 +78,8 @@ class _RamulatorCommand(_Foreign):
     bus: Literal["shared", "row", "column"]
 
 
-class _RamulatorController(_Foreign):
+class _RamulatorController(_Controller):
     scheduler: Literal["FRFCFS", "FRFCFS_ROWHIT"]
-    row_policy: str = Field(pattern="^(open_page|close_page)")
     read_queue: int
     write_queue: int
     write_high_watermark: float
@@ -76,30 +93,21 @@ class _RamulatorRefresh(_Foreign):
     scatter_interval: Literal[0] = 0
 
 
-class Ramulator2(_Foreign):
+class Ramulator2(_Configuration):
     """A configuration of Ramulator 2.1."""
 
     simulator: Literal["ramulator2"]
-    standard: str
     case: str = "ramulator2"
     clock: _RamulatorClock
-    organisation: _Organisation
-    timing_cycles: dict[str, int | None]
     read_latency_cycles: int = Field(ge=1, le=10**6)
     timing_constraints: list[list[Any]]
     commands: dict[str, _RamulatorCommand]
-    address_mapping: _Mapping
     controller: _RamulatorController
     refresh: _RamulatorRefresh
     frontend: _Frontend = _Frontend()
 
 
-class _Dramsim3Clock(_Foreign):
-    tCK_ps: int = Field(ge=1, le=10**6)
-
-
-class _Dramsim3Controller(_Foreign):
-    row_policy: str = Field(pattern="^(open_page|close_page)")
+class _Dramsim3Controller(_Controller):
     queue_structure: Literal["PER_BANK", "PER_RANK"]
     command_queue_entries: int
     transaction_queue_entries: int
@@ -122,25 +130,15 @@ class _Power(_Foreign):
     parameters: dict[str, float | None]
 
 
-class Dramsim3(_Foreign):
+class Dramsim3(_Configuration):
     """A configuration of DRAMsim3."""
 
     simulator: Literal["dramsim3"]
-    standard: str
     case: str = "dramsim3"
-    clock: _Dramsim3Clock
-    organisation: _Organisation
-    timing_cycles: dict[str, int | None]
-    address_mapping: _Mapping
     controller: _Dramsim3Controller
     refresh: _Dramsim3Refresh
     frontend: _Dramsim3Frontend
     power: _Power | None = None
-
-
-def is_reference(root: Node) -> bool:
-    """Tell whether a mapping is a configuration of the reference data, by its key `simulator`."""
-    return isinstance(root.value, dict) and "simulator" in root.value
 
 
 def form_of(root: Node) -> type[Ramulator2] | type[Dramsim3]:
@@ -155,15 +153,15 @@ def memory_tree(root: Node, config: Ramulator2 | Dramsim3) -> Node:
     entries += _ramulator2(config) if isinstance(config, Ramulator2) else _dramsim3(config)
     tree = Node({}, root.place, root.key_place)
     for path, value, origin in entries:
-        _put(tree, path, value, _place(root, origin))
+        _put(tree, path, value, root.nearest(origin).place)
     return tree
 
 
-_Entry = tuple[tuple[str, ...], Any, tuple[str | int, ...]]
+_Entry = tuple[tuple[str, ...], Any, Keys]
 """Path in our form, value, path in the reference form."""
 
 
-def _common(config: Ramulator2 | Dramsim3) -> list[_Entry]:
+def _common(config: _Configuration) -> list[_Entry]:
     org, ps = config.organisation, config.clock.tCK_ps
     names = (
         "channels", "pseudochannels", "ranks", "stack_ids", "bankgroups", "banks_per_bankgroup", "rows"
@@ -270,7 +268,7 @@ def _dramsim3(config: Dramsim3) -> list[_Entry]:
     controller, org, timing = config.controller, config.organisation, config.timing_cycles
     bus = "row_and_column" if controller.dual_command_issue else "shared"
     AL, nBL = timing.get("AL") or 0, timing.get("nBL") or 0
-    at: tuple[str | int, ...] = ("timing_cycles",)
+    at: Keys = ("timing_cycles",)
     entries: list[_Entry] = [
         *((("dram", "timing", new), AL + (timing.get(old) or 0), (*at, old)) for new, old in LATENCIES.items()),
         (("dram", "command_bus"), bus, ("controller", "dual_command_issue")),
@@ -366,9 +364,7 @@ _FLAGS = {  # meaning, effect on the bank, what it needs, row, column, data
 }
 
 
-def _commands(
-    names: list[str], scope: str, read: str, write: str, origin: tuple[str | int, ...]
-) -> list[_Entry]:
+def _commands(names: list[str], scope: str, read: str, write: str, origin: Keys) -> list[_Entry]:
     entries: list[_Entry] = []
     for name in names:
         if NOT_ISSUED.fullmatch(name):
@@ -390,18 +386,6 @@ def _commands(
     return entries
 
 
-def _place(root: Node, path: tuple[str | int, ...]) -> Place:
-    node = root
-    for part in path:
-        child = node.value.get(str(part)) if isinstance(node.value, dict) else None
-        if isinstance(node.value, list) and isinstance(part, int):
-            child = node.value[part]
-        if child is None:
-            break
-        node = child
-    return node.place
-
-
 def _put(tree: Node, path: tuple[str, ...], value: Any, place: Place) -> None:
     assert isinstance(tree.value, dict)
     if len(path) == 1:
@@ -416,6 +400,3 @@ def _node(value: Any, place: Place) -> Node:
     if isinstance(value, list):
         return Node([_node(item, place) for item in value], place, place)
     return Node(value, place, place)
-
-
-assert set(TREE_LEVELS.values()) == set(LEVELS)

@@ -99,6 +99,20 @@ class Node:
         for key, node in children:
             yield from node.walk((*path, key))
 
+    def nearest(self, path: Sequence[str | int]) -> "Node":
+        """The node at a path below this one, or the last one on the way to it."""
+        node = self
+        for part in path:
+            child: Node | None = None
+            if isinstance(node.value, dict):
+                child = node.value.get(str(part))
+            elif isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
+                child = node.value[part]
+            if child is None:
+                break
+            node = child
+        return node
+
 
 class Findings:
     """Everything found wrong so far; raised together, sorted by position."""

@@ -9,22 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pimloom.mapping.site import Site
 from pimloom.mapping.stream import access_row, load, read_stripe, scatter_column, stream
 from pimloom.traces.layout import Index, Striped, Tiled
 from pimloom.traces.program import Builder, Program
 from pimloom.traces.task import AsicTask, Maps, PimTask, Ref, Task, Traffic
-from pimloom.workloads.graph import Op
+from pimloom.workloads.graph import Graph, Op
+
+if TYPE_CHECKING:
+    from pimloom.mapping.site import Site
 
 Commands = tuple[str, ...]
-Lowering = Callable[[Site, Op, int, int], list[Task]]
+Lowering = Callable[["Site", Op, int, int], list[Task]]
 
 LOWERINGS: dict[tuple[str, str], Lowering] = {}
 """(operator kind, device kind) -> lowering."""
 DEVICE = "near-bank"
+ACTIVATIONS = frozenset({"gelu_tanh", "relu"})
+"""Activation functions of the ASIC."""
 
 
 def lowers(kind: str) -> Callable[[Lowering], Lowering]:
@@ -35,6 +40,18 @@ def lowers(kind: str) -> Callable[[Lowering], Lowering]:
         return function
 
     return register
+
+
+def lacking(graph: Graph) -> list[str]:
+    """Return what a model needs that has no lowering here."""
+    model = graph.model
+    kinds = dict.fromkeys(op.kind for op in (*graph.prologue, *graph.layer, *graph.epilogue))
+    found: list[str] = [kind for kind in kinds if (kind, DEVICE) not in LOWERINGS]
+    if model.activation not in ACTIVATIONS:
+        found.append(model.activation)
+    if model.kv_heads != model.heads:
+        found.append(f"grouped-query attention ({model.kv_heads} KV heads for {model.heads} heads)")
+    return found
 
 
 def register_name(name: str, sequence: int) -> str:

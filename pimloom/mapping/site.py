@@ -8,6 +8,7 @@ from typing import TypeVar, cast
 
 from pimloom.arch.document import InputError
 from pimloom.arch.machine import Arch
+from pimloom.mapping.lower import lacking
 from pimloom.traces.layout import Grid, Striped, Tiled
 from pimloom.workloads.graph import Graph, Op, decoder_ops
 from pimloom.workloads.model import Model
@@ -39,7 +40,8 @@ class Site:
     regions: tensor name without its layer -> region; names of a layer are relative to layer 0
     layer_rows: rows that one layer takes in every bank
     slices: parameter vector -> its place in register `params` (of the layer, or of the epilogue)
-    Raises InputError if the rows of a bank do not suffice, naming the bytes that are missing.
+    Raises InputError if the model needs what has no lowering, or if the rows of a bank do not suffice, naming the bytes
+    that are missing.
     """
 
     model: Model
@@ -62,6 +64,11 @@ class Site:
         model, dram, pim = self.model, self.arch.dram, self.arch.pim
         lanes = dram.access_B // pim.element_B
         self.graph = decoder_ops(model, self.workload.embedding, self.workload.head)
+        if missing := lacking(self.graph):
+            raise InputError(
+                f"{model.name} does not run on {self.arch.name}: the machine has no lowering for {', '.join(missing)}, "
+                f"which models of the {model.family} family need"
+            )
         self.grid = Grid(dram.channels, dram.banks, dram.columns, lanes, pim.buffer_B // dram.access_B)
         self._row = 0
         if model.d_head > pim.buffer_elements:

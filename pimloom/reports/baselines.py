@@ -205,14 +205,14 @@ def _pass_ns(processor: Processor, model: Model, workload: Workload, tokens: int
                 values = prod(op.shape) + (out if len(op.parameters) > 1 else 0)
                 operations = 2 * out * size * batch * rows
             case "score" | "context":
-                values = model.d_model * context * batch
-                operations = 2 * model.d_model * attended * batch
+                values = model.kv_width * context * batch
+                operations = 2 * model.q_width * attended * batch
             case "cache_k" | "cache_v":
-                values = model.d_model * tokens * batch
+                values = model.kv_width * tokens * batch
             case "embed":
-                values = 2 * model.d_model * tokens * batch
-            case "layernorm":
-                values = 2 * model.d_model
+                values = len(op.parameters) * model.d_model * tokens * batch
+            case "layernorm" | "rmsnorm":
+                values = len(op.parameters) * model.d_model
         return max(values * value_B / processor.memory_Bps, operations / processor.peak_FLOPps)
 
     graph = decoder_ops(model, workload.embedding, workload.head)
@@ -286,7 +286,9 @@ def _prompt(
 
 
 def _measured_as(model: Model) -> str | None:
-    """The measured model of the same shape, by preference the one of the same name."""
+    """The measured model of the same shape, by preference the one of the same name; no gated model was measured."""
+    if model.gated:
+        return None
     shape = Shape(**{key: getattr(model, key) for key in Shape.model_fields})
     same = [name for name, other in measured().shapes.items() if other == shape]
     return model.name if model.name in same else next(iter(same), None)

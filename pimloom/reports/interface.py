@@ -90,8 +90,11 @@ def _matrix_values(ops: Iterable[Op]) -> int:
 
 def _vector_values(ops: Iterable[Op]) -> int:
     """Values of norm weights and biases."""
-    norms = sum(2 * op.shape[0] for op in ops if op.kind == "layernorm")
-    return norms + sum(op.shape[0] for op in ops if op.kind == "linear" and len(op.parameters) > 1)
+    return sum(
+        len(op.parameters[1:] if op.kind == "linear" else op.parameters) * op.shape[0]
+        for op in ops
+        if op.kind != "embed"
+    )
 
 
 def _reduction(
@@ -104,10 +107,10 @@ def _reduction(
     model, graph, notes = site.model, site.graph, record.notes
     passes, batch, value_B = len(notes.positions), site.workload.batch, arch.pim.element_B
     epilogues = sum(position >= site.workload.prompt - 1 for position in notes.positions)
-    caches = 2 * model.d_model * batch * sum(position + 1 for position in notes.positions)
+    caches = 2 * model.kv_width * batch * sum(position + 1 for position in notes.positions)
     decoder = model.layers * (passes * _matrix_values(graph.layer) + caches)
     vectors = passes * model.layers * _vector_values(graph.layer) + epilogues * _vector_values(graph.epilogue)
-    tables = passes * batch * sum(2 * op.shape[0] for op in graph.prologue)
+    tables = passes * batch * sum(len(op.parameters) * op.shape[0] for op in graph.prologue)
     head = epilogues * _matrix_values(graph.epilogue)
 
     # Probabilities of a head go to every channel that holds a part of its V; published counts take one copy.

@@ -73,7 +73,7 @@ OPERATOR_KINDS = (
         ("qkv", "score", "context", "projection", "ffn1", "ffn2", "lm_head"),
     ),
     Kind("memory access", ORANGE, "////", ("kv_write", "parameters", "embedding")),
-    Kind("ASIC", GREEN, "....", ("norm", "softmax", "activation", "residual")),
+    Kind("ASIC", GREEN, "....", ("norm", "rotary", "softmax", "activation", "residual")),
 )  # fmt: skip
 ENERGY_KINDS = (
     Kind(

@@ -157,7 +157,7 @@ class Result:
 
     def json(self) -> str:
         """Return the summary as JSON text, the same for the same run but for `simulator`."""
-        return _json(self.summary)
+        return as_json(self.summary)
 
     def save(
         self, folder: str | os.PathLike[str], figures: bool = True, timeline: tuple[int, int] | None = None
@@ -194,8 +194,8 @@ class Result:
         texts = {
             CONFIG: self.documents["arch"].text(),
             MODEL: self.documents["model"].text(),
-            COUNTS: _json(_counts_as_json(self.arch, self.counts)),
-            PROVENANCE: _json(_provenance()),
+            COUNTS: as_json(_counts_as_json(self.arch, self.counts)),
+            PROVENANCE: as_json(provenance()),
             RESULT: self.json(),
         }
         for name, text in texts.items():
@@ -258,7 +258,8 @@ def _refuse_extends(path: Path) -> None:
     findings.raise_if_any()
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """Return a value as the JSON text of a result's file."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -274,7 +275,8 @@ def _counts_as_json(arch: Arch, counts: Counts) -> dict[str, Any]:
     }
 
 
-def _provenance() -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
+    """Return what made a result, where and when."""
     return {
         "pimloom": __version__,
         "git": _git_hash(),

@@ -7,7 +7,7 @@ from pimloom.arch.document import Document, shipped
 from pimloom.arch.dram import Dram, load_dram
 from pimloom.arch.expression import evaluate
 from pimloom.arch.tree import Keys
-from pimloom.reports.timing_diagram import NAMES, save_diagram, schedule, story
+from pimloom.reports.timing_diagram import NAMES, equation, save_diagram, schedule, story
 
 KiB, MiB, GiB = 2**10, 2**20, 2**30
 MEANINGS = {
@@ -72,8 +72,8 @@ def write_page(dram: Dram, document: Document, stem: Path) -> list[Path]:
 
 def index(drams: Sequence[Dram]) -> str:
     """Return the Markdown page that lists memories, the plain ones and those with units in the banks."""
-    plain = [dram for dram in drams if not _is_pim(dram)]
-    pim = [dram for dram in drams if _is_pim(dram)]
+    plain = [dram for dram in drams if not dram.is_pim]
+    pim = [dram for dram in drams if dram.is_pim]
     titles = ("memory", "description", "channels", "banks", "capacity", "peak", "row miss", "refresh")
     parts = [
         "# The memories",
@@ -85,10 +85,6 @@ def index(drams: Sequence[Dram]) -> str:
         *_section("With processing in the banks", titles, map(_summary, pim)),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _is_pim(dram: Dram) -> bool:
-    return any(command.meaning == "mac" for command in dram.commands.values())
 
 
 def _section(title: str, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -110,7 +106,7 @@ def _summary(dram: Dram) -> list[str]:
         str(dram.channels),
         f"{dram.channels} × {dram.banks}",
         _bytes(dram.channels * dram.channel_capacity_B),
-        f"{_peak_Bps(dram) * dram.channels / 1e9:.4g} GB/s",
+        f"{dram.channels * dram.pin_Bps / 1e9:.4g} GB/s",
         f"{(issues[-1].clock + data - issues[0].clock) * 1e9 / dram.clock_Hz:.1f} ns",
         share.replace("%", " %"),
     ]
@@ -170,7 +166,7 @@ def _organisation(dram: Dram, said: Said) -> list[list[str]]:
         ("rate of a pin", ("io", "rate_bps"), f"{dram.io.rate_bps / 1e9:g} Gb/s"),
         ("clock", ("clock_Hz",), f"{dram.clock_Hz / 1e6:g} MHz"),
         ("a burst", ("timing", "nBL"), f"{dram.nBL} clocks"),
-        ("peak of a channel", (), f"{_peak_Bps(dram) / 1e9:.4g} GB/s"),
+        ("peak of a channel", (), f"{dram.pin_Bps / 1e9:.4g} GB/s"),
         ("command bus", (), dram.command_bus.replace("_", " ")),
         ("refresh", ("refresh", "policy"), POLICIES[dram.refresh.policy]),
         ("refreshes that may be late", ("refresh", "postpone"), str(dram.refresh.postpone)),
@@ -194,7 +190,7 @@ def _commands(dram: Dram) -> list[list[str]]:
             then[command.bank],
             ""
             if command.duration == "0"
-            else _equation(command.duration, evaluate(command.duration, symbols)),
+            else equation(command.duration, evaluate(command.duration, symbols), "`"),
         ]
         for name, command in dram.commands.items()
     ]
@@ -239,17 +235,8 @@ def _source(said: Said, path: Keys) -> str:
     return "" if source is None else f"{source}{f': {note}' if note else ''}"
 
 
-def _equation(expression: str, value: int) -> str:
-    return f"`{expression}`" + (f" = {value}" if expression != str(value) else "")
-
-
 def _ns(clocks: int, dram: Dram) -> str:
     return f"{clocks * 1e9 / dram.clock_Hz:,.4f}".rstrip("0").rstrip(".")
-
-
-def _peak_Bps(dram: Dram) -> float:
-    """Bytes per second of one channel."""
-    return dram.pseudochannels * dram.io.width_bit * dram.io.rate_bps / 8
 
 
 def _bytes(n: int) -> str:

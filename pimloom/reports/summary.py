@@ -113,7 +113,7 @@ def useful_macs(site: Site, positions: list[int]) -> int:
     def matrices(ops: Any) -> int:
         return sum(op.shape[0] * op.shape[1] for op in ops if op.kind == "linear")
 
-    attention = sum(2 * model.d_model * (position + 1) for position in positions)
+    attention = sum(2 * model.q_width * (position + 1) for position in positions)
     layers = model.layers * (len(positions) * matrices(graph.layer) + attention)
     epilogues = sum(position >= workload.prompt - 1 for position in positions)
     return workload.batch * (layers + epilogues * matrices(graph.epilogue))

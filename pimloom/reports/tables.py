@@ -58,20 +58,20 @@ def print_summary(summary: Summary, console: Console, baselines: Sequence[Baseli
     """Print the main figures, what time and energy went into, and the comparison with other processors."""
     from rich.columns import Columns
 
-    main = _table(f"{summary['model']} on {summary['arch']}", "", "")
+    main = new_table(f"{summary['model']} on {summary['arch']}", "", "")
     for name, value in headline(summary):
-        _row(main, name, value)
+        add_row(main, name, value)
     console.print(main)
     shares = sorted(summary["latency_share"].items(), key=lambda item: -item[1])
-    by_operator = _table("Time and energy by operator", "operator class", "time", "energy", right=1)
+    by_operator = new_table("Time and energy by operator", "operator class", "time", "energy", right=1)
     for name, share in shares:
         energy = summary["energy_by_operator_pJ"][name] / summary["energy_pJ"]["total"]
-        _row(by_operator, name, percent(share), percent(energy))
-    by_command = _table("Channel time by command", "waiting for", "share", right=1)
+        add_row(by_operator, name, percent(share), percent(energy))
+    by_command = new_table("Channel time by command", "waiting for", "share", right=1)
     for name, share in sorted(summary["command_time_share"].items(), key=lambda item: -item[1]):
-        _row(by_command, name.replace("_", " "), percent(share))
+        add_row(by_command, name.replace("_", " "), percent(share))
     by_command.add_section()
-    _row(by_command, "in refresh", percent(summary["refresh_time_share"]))
+    add_row(by_command, "in refresh", percent(summary["refresh_time_share"]))
     console.print(Columns([by_operator, by_command, _energy_table(summary)], padding=(0, 2)))
     if baselines:
         print_baselines(summary, console, baselines)
@@ -79,14 +79,14 @@ def print_summary(summary: Summary, console: Console, baselines: Sequence[Baseli
 
 def print_baselines(summary: Summary, console: Console, baselines: Sequence[Baseline]) -> None:
     """Print how often faster and more frugal the run is, against what, and what those figures are."""
-    table = _table(
+    table = new_table(
         "The same work elsewhere", "against", "figures", "time", "speedup", "energy", "energy ratio", right=2
     )
     notes = list(dict.fromkeys(b.note for b in baselines))
     for b in baselines:
         mark = f"{b.kind} [{notes.index(b.note) + 1}]"
         ratio = None if b.energy_pJ is None else b.energy_pJ / summary["energy_pJ"]["total"]
-        _row(
+        add_row(
             table, b.name.removesuffix(", roofline"), mark, seconds(b.time_ns),
             times(b.time_ns / summary["total_time_ns"]), joules(b.energy_pJ),
             "n/a" if ratio is None else times(ratio),
@@ -101,13 +101,13 @@ def print_points(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], console
     names = [*(name for name in ("model", "arch") if len({row[name] for row in rows}) > 1), *keys]
     last = [name.rpartition(".")[2] for name in names]
     headings = [word if last.count(word) == 1 else name for name, word in zip(names, last, strict=True)]
-    table = _table("", *headings, "time", "tokens/s", "energy/token", "power", right=len(names))
+    table = new_table("", *headings, "time", "tokens/s", "energy/token", "power", right=len(names))
     for row in rows[:MOST_POINTS]:
         figures = ("failed",) if row["error"] else (
             seconds(row["total_time_ns"]), _plain(float(f"{row['tokens_per_s']:.4g}")),
             joules(row["energy_per_token_pJ"]), f"{row['average_power_W']:.4g} W",
         )  # fmt: skip
-        _row(table, *(_plain(row[name]) for name in names), *figures)
+        add_row(table, *(_plain(row[name]) for name in names), *figures)
     console.print(table)
 
 
@@ -119,18 +119,18 @@ def _plain(value: Any) -> str:
 def _energy_table(summary: Summary) -> Table:
     energies = summary["energy_pJ"]
     known = {name: pJ for name, pJ in energies.items() if pJ is not None and name != "total"}
-    table = _table("Energy", "component", "whole system", "share", right=1)
+    table = new_table("Energy", "component", "whole system", "share", right=1)
     for name, pJ in sorted(known.items(), key=lambda item: -item[1]):
-        _row(table, name.replace("_", " "), joules(pJ), percent(pJ / energies["total"]))
+        add_row(table, name.replace("_", " "), joules(pJ), percent(pJ / energies["total"]))
     for name, pJ in energies.items():
         if pJ is None:
-            _row(table, name.replace("_", " "), "n/a", "n/a")
+            add_row(table, name.replace("_", " "), "n/a", "n/a")
     table.add_section()
-    _row(table, "total", joules(energies["total"]), "")
+    add_row(table, "total", joules(energies["total"]), "")
     return table
 
 
-def _table(title: str, *columns: str, right: int | None = None) -> Table:
+def new_table(title: str, *columns: str, right: int | None = None) -> Table:
     """Return an empty table; columns from number `right` on hold numbers."""
     from rich import box
     from rich.table import Table
@@ -141,7 +141,7 @@ def _table(title: str, *columns: str, right: int | None = None) -> Table:
     return table
 
 
-def _row(table: Table, *cells: str) -> None:
+def add_row(table: Table, *cells: str) -> None:
     """Add a row whose cells are shown as they are: names from outside may look like rich's markup."""
     table.add_row(*map(_text, cells))
 

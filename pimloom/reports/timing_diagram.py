@@ -286,20 +286,21 @@ def _arrows(dram: Dram, issues: Sequence[Issue], bursts: Mapping[int, int]) -> l
         color = _color(dram, issue.command)
         if issue.rule:
             start = issues[issue.cause].clock
-            text = f"{issue.rule}: {_equation(dram.constraints[issue.rule].minimum, issue.minimum)}"
+            text = f"{issue.rule}: {equation(dram.constraints[issue.rule].minimum, issue.minimum)}"
             if issue.clock > start + issue.minimum:
                 text += ", then a rising edge" if dram.command_bus == "half_clock" else ", then a free bus"
             arrows.append(Arrow(start, issue.clock, text, issue.cause, i, color))
         what = dram.commands[issue.command]
         if i in bursts and all(issues[j].command != issue.command for j in bursts if j < i):
             latency = what.duration.removesuffix("+ nBL").strip()
-            text = f"{what.data} latency: {_equation(latency, bursts[i] - issue.clock)}"
+            text = f"{what.data} latency: {equation(latency, bursts[i] - issue.clock)}"
             arrows.append(Arrow(issue.clock, bursts[i], text, i, -1, color))
     return arrows
 
 
-def _equation(expression: str, value: int) -> str:
-    return expression if expression == str(value) else f"{expression} = {value}"
+def equation(expression: str, value: int, quote: str = "") -> str:
+    """Return `expression = value`, or the expression alone where that is the value; quote: to both sides of it."""
+    return f"{quote}{expression}{quote}" + (f" = {value}" if expression != str(value) else "")
 
 
 def _rows(canvas: Canvas, arrows: Sequence[Arrow]) -> list[list[Arrow]]:

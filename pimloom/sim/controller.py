@@ -83,23 +83,14 @@ def decode(decoder: Decoder, requests: Requests) -> Batch:
     n = len(requests.cycle)
     out = np.empty((4, n), np.int64)
     coordinates = np.zeros(7, np.int64)
-    _decode(
-        requests.address,
-        decoder.parts,
-        decoder.hashes,
-        decoder.bank_weight,
-        decoder.access_B,
-        coordinates,
-        out,
-    )
+    _decode(requests.address, decoder, coordinates, out)
     return Batch(requests.cycle, requests.write, *out)
 
 
 @kernel
-def _decode(
-    address: I8, parts: I8, hashes: I8, bank_weight: I8, access_B: int, coordinates: I8, out: I8
-) -> None:
+def _decode(address: I8, decoder: Decoder, coordinates: I8, out: I8) -> None:
     """Write key, flat bank, row and column of each address into out, i8[4, n]; coordinates: i8[7] to work with."""
+    parts, hashes, bank_weight, access_B = decoder
     for i in range(len(address)):
         rest = address[i] // access_B
         out[0, i] = rest

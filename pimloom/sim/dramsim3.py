@@ -42,7 +42,7 @@ NONE, SEVERAL = -1, -2
  OLDEST, FREE, FREE_SHARE, SCALARS) = range(19)  # fmt: skip
 """Scalars of the state.
 
-NOW: clock of the next step; NEXT: next request of the chunk; LOGGED: rows of the log that are taken; POINTER: command
+NOW: clock of the next step; NEXT: next request of the batch; LOGGED: rows of the log that are taken; POINTER: command
 queue that had the last turn; SEARCH: clock before which no command queue has a command; TICK: clock of the next
 refresh; DUE: refreshes due, RANK: of the first one, RETRY: clock before which it cannot advance; DRAINING: writes still
 to be drained; QUEUED: entries of all command queues; MOVE: whether a transaction may be able to move; PENDING: reads
@@ -127,7 +127,7 @@ class Dramsim3:
         """See `Controller.feed`; a log without rows gets none."""
         self.state.scalars[LOGGED] = 0
         while True:
-            reason = run(self.rules, self.setup, self.state, *batch, is_last, log)
+            reason = run(self.rules, self.setup, self.state, batch, is_last, log)
             if reason != TOO_SMALL:
                 break
             if len(self.state.latencies) >= LONGEST:
@@ -300,25 +300,13 @@ def _free_write(queue: I8, q: int, entry: I8, place: int, row: int) -> int:
 
 
 @kernel
-def run(
-    rules: Rules,
-    setup: Setup,
-    state: State,
-    cycle: I8,
-    write: I8,
-    key: I8,
-    bank: I8,
-    row: I8,
-    column: I8,
-    is_last: bool,
-    log: I8,
-) -> int:
+def run(rules: Rules, setup: Setup, state: State, batch: Batch, is_last: bool, log: I8) -> int:
     """Go on with a run until it ends or needs something, and return why (MORE ...).
 
-    cycle, write, key, bank, row, column: i8[n]  requests of the chunk, of which scalars[NEXT] have been taken;
-    is_last: no chunk follows; log: i8[m, 5]  gets clock, command, flat bank (of a refresh: rank), row, column of the
-    commands from scalars[LOGGED] on; m = 0: no log.
+    batch: of which scalars[NEXT] requests have been taken; is_last: no batch follows; log: i8[m, 5]  gets clock,
+    command, flat bank (of a refresh: rank), row, column of the commands from scalars[LOGGED] on; m = 0: no log.
     """
+    cycle, write, key, bank, row, column = batch
     s, n = state.scalars, len(cycle)
     while True:
         now, i = s[NOW], s[NEXT]

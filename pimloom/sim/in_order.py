@@ -50,9 +50,9 @@ data; BLOCKS: so does the front end; GAP: clocks between two of it on one node, 
 COMMAND, LEFT, NODE, ROW, COLUMN, D_COLUMN, OPERAND, D_OPERAND, ARRIVAL, ENTRY = range(10)
 """Fields of what waits: accesses still to be issued, and the address of the next one."""
 
-(CLOCK, DUE, TURN, REFRESHES, MODE, IN_FIFO, FIFO_FIRST, FIFO_COUNT, N_READ, N_WRITE, N_ACTIVE, DRAINS, GONE,
- LAST_GONE, LAST_READ, READS, LAST_WRITE, FINISH, SYNCED, SYNCED_READ, SYNCED_READS, OPEN_BANKS, OPEN_SINCE,
- LAST_COMMAND, LOGGED, SCALARS) = range(26)  # fmt: skip
+(CLOCK, DUE, TURN, REFRESHES, MODE, IN_FIFO, FIFO_FIRST, FIFO_COUNT, N_READ, N_WRITE, N_ACTIVE, DRAINS, GONE, LAST_GONE,
+ LAST_READ, READS, LAST_WRITE, FINISH, SYNCED, SYNCED_READ, SYNCED_READS, OPEN_BANKS, OPEN_SINCE, LAST_COMMAND,
+ LOGGED, SCALARS) = range(26)  # fmt: skip
 """Scalars of a channel.
 
 CLOCK: first clock whose command is not known yet; DUE: of the next refresh, TURN: its node; REFRESHES: nodes that wait
@@ -649,6 +649,9 @@ def run(
             state = _channel(states, k)
             _advance(rules, setup, state, logs[k], clock, NEVER)
             state.scalars[LAST_COMMAND] = max(state.scalars[LAST_COMMAND], start)
+            # Nobody waited for what refresh did between the runs.
+            kinds = len(setup.commands)
+            state.tally[kinds : 2 * kinds] = 0
     for i in range(len(command)):
         what = command[i]
         if what == REGISTER:
@@ -847,6 +850,6 @@ def _fresh(rules: Rules, setup: Setup, channels: int) -> State:
         lists=np.zeros((channels, 3, places, ENTRY), np.int64),
         tally=np.zeros((channels, 2 * len(setup.commands) + 1), np.int64),
     )
-    state.scalars[:, DUE] = setup.interval // len(setup.refreshed)
+    state.scalars[:, DUE] = setup.interval // max(1, len(setup.refreshed))
     state.scalars[:, CLOCK] = 1
     return state

@@ -26,8 +26,9 @@ def _cache_folder() -> str:
 
 
 def is_cold(module: str = "") -> bool:
-    """Tell whether no kernel of this version, or of one of its modules, has been compiled yet."""
-    return not numba.config.DISABLE_JIT and not any(Path(_cache_folder()).rglob(f"{module}*.nbc"))  # type: ignore[attr-defined, unused-ignore]
+    """Tell whether no kernel of this version, or of the module of this name, has been compiled yet."""
+    kernels = f"{module.rpartition('.')[2]}*.nbc"
+    return not numba.config.DISABLE_JIT and not any(Path(_cache_folder()).rglob(kernels))  # type: ignore[attr-defined, unused-ignore]
 
 
 numba.config.CACHE_DIR = _cache_folder()  # type: ignore[attr-defined, unused-ignore]

@@ -1,8 +1,9 @@
 """A controller that gives the bus to the oldest request whose next command may issue: Ramulator 2.1's behaviour.
 
 The rules are those of the DRAM reference data, README section 4. The kernel looks at a clock only if something may
-happen in it: a request arrives, a refresh falls due, or a command that waits may issue. Each request remembers a
-lower bound of the clock of its next command; what a command changes for the requests of its bank resets it.
+happen in it: a request arrives, a refresh falls due, or a command that waits may issue. In each queue at most two
+requests to a bank can be next, its candidates. Each candidate has a lower bound of the clock of its next command;
+whatever changes its bank resets that.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Setup(NamedTuple):
     interval: int  # clocks from one refresh to the next
     rest: int  # clocks between two rounds of a stack ID of PER_BANK_SET
     scopes: I8  # i8[S]  nodes that all-bank commands address
-    scope_of: I8  # i8[B]  place in `scopes` of what a bank lies in
+    pseudochannel_of: I8  # i8[B]  of a bank
     rank_of: I8  # i8[B]  pseudo-channel and rank of a bank, as one number
     sets: I8  # i8[3]  pseudo-channels, stack IDs per pseudo-channel, banks per stack ID
 
@@ -108,15 +109,15 @@ class State(NamedTuple):
     late: I8  # i8[Y]      latencies beyond that
 
 
-(CLOCK, NEXT, DRAINING, LAST_DATA, FREE, DUE_FIRST, DUE_COUNT, TICK, BASE, TURN, STAGE, N_READS, N_WRITES, N_ACTIVE,
- EDGE, EDGE_BANK, EDGE_SCOPE, EDGE_ALL, SYNCED, SYNC_UNTIL, HALF, DEADLINE, LATE, LOGGED, LAST_COMMAND,
- HITS, MISSES, CONFLICTS, FORWARDED, MERGED, ACCEPTED, READ, PROGRESS, WAKE, SCALARS) = range(35)  # fmt: skip
+(CLOCK, NEXT, DRAINING, LAST_DATA, FREE, DUE_FIRST, DUE_COUNT, TICK, BASE, TURN, STAGE, N_READS, N_WRITES,
+ EDGE, EDGE_BANK, EDGE_ALL, SYNCED, SYNC_UNTIL, HALF, DEADLINE, LATE, LOGGED, LAST_COMMAND,
+ HITS, MISSES, CONFLICTS, FORWARDED, MERGED, ACCEPTED, READ, PROGRESS, WAKE, SCALARS) = range(33)  # fmt: skip
 """Scalars of the state.
 
-CLOCK: loop iteration, whose commands carry this + 1; NEXT: next request of the chunk; DRAINING: writes have the
+CLOCK: loop iteration, whose commands carry this + 1; NEXT: next request of the batch; DRAINING: writes have the
 bus; LAST_DATA: end of the last data of a read; FREE: first of the free places; DUE_...: of the ring of
 refreshes; TICK: clock of the next refresh, BASE: the multiple of the interval that it belongs to, TURN: bank or
-set that it is for, STAGE: pseudo-channels of the set that have theirs; N_...: lengths of the lists; EDGE...: the
+set that it is for, STAGE: pseudo-channels of the set that have theirs; N_...: lengths of the queues; EDGE...: the
 half clock at which a precharge may not follow the last row command, and where; SYNCED: request whose data clock
 was started, or -1; SYNC_UNTIL: clock at which the data clock stops; HALF: request whose row is half open, or -1,
 and its DEADLINE; PROGRESS: clock of the last command for a request, or its acceptance; WAKE: earliest clock at
@@ -124,26 +125,14 @@ which something that waits may happen."""
 
 
 @kernel
-def run(
-    rules: Rules,
-    setup: Setup,
-    state: State,
-    cycle: I8,
-    write: I8,
-    key: I8,
-    bank: I8,
-    row: I8,
-    column: I8,
-    is_last: bool,
-    log: I8,
-) -> int:
+def run(rules: Rules, setup: Setup, state: State, batch: Batch, is_last: bool, log: I8) -> int:
     """Go on with a run until it ends or needs something, and return why (MORE ...).
 
-    cycle, write, key, bank, row, column: i8[n]  requests of the chunk, of which scalars[NEXT] have been taken;
-    is_last: no chunk follows; log: i8[m, 5]  gets clock, command, flat bank or node of its level, row, column of
-    the commands from scalars[LOGGED] on.
+    batch: of which scalars[NEXT] requests have been taken; is_last: no batch follows; log: i8[m, 5]  gets clock,
+    command, flat bank or node of its level, row, column of the commands from scalars[LOGGED] on.
     """
     s = state.scalars
+    cycle, write, key, bank, row, column = batch
     n = len(cycle)
     while True:
         if s[LOGGED] + 2 > len(log) or s[LATE] + 2 > len(state.late):
@@ -151,7 +140,8 @@ def run(
         c = s[CLOCK]
         t = c + 1
         i = s[NEXT]
-        is_idle = s[N_READS] + s[N_WRITES] + s[N_ACTIVE] == 0 and s[HALF] < 0
+        waiting = s[N_READS] + s[N_WRITES] + state.live_count[2 * ACTIVE]
+        is_idle = waiting == 0 and s[HALF] < 0
         if i == n:
             if not is_last:
                 return MORE
@@ -453,7 +443,7 @@ def _choose(rules: Rules, setup: Setup, state: State, first: int, last: int, kin
 @kernel
 def _is_on_edge(setup: Setup, s: I8, bank: int, is_all: bool) -> bool:
     """Tell whether the row command before forbids a precharge at this half clock."""
-    if setup.scope_of[bank] != s[EDGE_SCOPE]:
+    if setup.pseudochannel_of[bank] != setup.pseudochannel_of[s[EDGE_BANK]]:
         return False
     return is_all or s[EDGE_ALL] == 1 or s[EDGE_BANK] == bank
 
@@ -506,16 +496,15 @@ def _serve(setup: Setup, rules: Rules, state: State, log: I8, is_held: bool, slo
     _rank(setup, state, READS, bank)
     _rank(setup, state, WRITES, bank)
     if setup.bus == HALF_CLOCK and is_open != row:
-        _note_edge(setup, s, t + 3 if is_open == CLOSED else t + 1, bank, False, t)
+        _note_edge(s, t + 3 if is_open == CLOSED else t + 1, bank, False, t)
 
 
 @kernel
-def _note_edge(setup: Setup, s: I8, edge: int, bank: int, is_all: bool, t: int) -> None:
+def _note_edge(s: I8, edge: int, bank: int, is_all: bool, t: int) -> None:
     """Remember a row command, if it was one of the rising edge."""
     if t & 1:
         s[EDGE] = edge
         s[EDGE_BANK] = bank
-        s[EDGE_SCOPE] = setup.scope_of[bank]
         s[EDGE_ALL] = is_all
 
 
@@ -563,7 +552,6 @@ def _hold(state: State, slot: int) -> None:
     state.banks[bank, HOLDER] = slot
     state.who[2 * ACTIVE * len(state.banks) + bank] = slot
     _expect(state, 2 * ACTIVE, bank, True)
-    state.scalars[N_ACTIVE] += 1
 
 
 @inlined
@@ -591,7 +579,6 @@ def _finish(setup: Setup, state: State, slot: int, t: int) -> None:
         state.banks[bank, HOLDER] = -1
         state.who[2 * ACTIVE * len(state.banks) + bank] = -1
         _expect(state, 2 * ACTIVE, bank, False)
-        s[N_ACTIVE] -= 1
     if setup.closes:
         _close(setup, state, bank, t)
 
@@ -631,7 +618,7 @@ def _refresh(setup: Setup, rules: Rules, state: State, log: I8, kind: int, t: in
         stamp(rules, state.ready, state.past, command, target, t)
         _write_log(state, log, t, command, target, -1, -1)
     if setup.bus == HALF_CLOCK:
-        _note_edge(setup, s, t + 1, begin, is_all, t)
+        _note_edge(s, t + 1, begin, is_all, t)
     if is_open:
         for bank in range(begin, end):
             if state.banks[bank, OPEN] != CLOSED:
@@ -723,7 +710,7 @@ class Ramulator2:
         """See `Controller.feed`."""
         s = self.state.scalars
         s[LOGGED] = 0
-        reason = run(self.rules, self.setup, self.state, *batch, is_last, log)
+        reason = run(self.rules, self.setup, self.state, batch, is_last, log)
         self._late.append(self.state.late[: s[LATE]].copy())
         s[LATE] = 0
         clock = s[CLOCK] + 1
@@ -808,7 +795,7 @@ def begin(memory: Memory) -> tuple[Rules, Setup, State]:
         interval=interval,
         rest=dram.timing.get("nRFCpb", 0),
         scopes=np.arange(dram.nodes(scope) if policy == ALL_BANK else 1),
-        scope_of=banks // (dram.banks // dram.pseudochannels),
+        pseudochannel_of=banks // (dram.banks // dram.pseudochannels),
         rank_of=banks // (dram.banks // (dram.pseudochannels * dram.ranks)),
         sets=np.array(
             [dram.pseudochannels * dram.ranks, dram.stack_ids, dram.bankgroups * dram.banks_per_bankgroup]

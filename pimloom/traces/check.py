@@ -26,9 +26,7 @@ HALF_OPEN = -2
 PSEUDOCHANNEL, RANK, STACK_ID, BANK = (
     LEVELS.index(level) for level in ("pseudochannel", "rank", "stack_id", "bank")
 )
-ROW_COMMANDS = frozenset(
-    {"activate", "activate_first", "activate_second", "precharge", "refresh", "refresh_management"}
-)
+ROW_COMMANDS = frozenset({"activate", "activate_first", "activate_second", "precharge", "refresh"})
 SYNCS = {"sync_read": "read", "sync_write": "write"}
 
 

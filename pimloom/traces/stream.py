@@ -7,7 +7,7 @@ device wants it so, no activates: a controller opens rows as instructions need t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +58,10 @@ class Stream:
 
     def __len__(self) -> int:
         return len(self.command)
+
+    def moved(self, rows: int) -> Stream:
+        """Return this stream with operands that lie so many rows further on."""
+        return replace(self, row=np.where(self.row >= 0, self.row + np.int32(rows), self.row))
 
     def __add__(self, other: Stream) -> Stream:
         """Return this stream and then another one of the same device."""
@@ -173,3 +177,17 @@ class Kernel:
     feed: Callable[[], Maps]
     drain: Callable[[], Maps]
     left: Callable[[], Place] | None = None
+
+    def moved(self, rows: int) -> Kernel:
+        """Return this kernel with operands that lie so many rows further on."""
+
+        def places() -> dict[str, Place]:
+            return {name: place._replace(row=place.row + rows) for name, place in self.stored().items()}
+
+        left = self.left
+        return replace(
+            self,
+            stream=self.stream.moved(rows),
+            stored=places,
+            left=None if left is None else lambda: left()._replace(row=left().row + rows),
+        )

@@ -1,13 +1,16 @@
 """Weights by canonical name, made or read one at a time: a model larger than memory can be walked through.
 
 Names: `wte`, `wpe`, `layer{l}.{ln1,qkv,proj,ln2,ffn1,ffn2}.{weight,bias}`, `ln_f.{weight,bias}` and
-`head.weight`. Matrices are [out, in]; `head.weight` is `wte` where the head is tied.
+`head.weight`; in the llama family `gate`, `up` and `down` in place of `ffn1` and `ffn2`, no `wpe` and no bias.
+Matrices are [out, in], the rows of `qkv` those of all queries, then all keys, then all values; `head.weight` is
+`wte` where the head is tied.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -18,12 +21,66 @@ from pimloom.workloads.model import Model
 
 Array = NDArray[np.float32]
 
-_HUGGING_FACE = {
-    "ln1": "ln_1", "qkv": "attn.c_attn", "proj": "attn.c_proj", "ln2": "ln_2", "ffn1": "mlp.c_fc",
-    "ffn2": "mlp.c_proj",
+
+@dataclass(frozen=True)
+class _Names:
+    """How transformers calls a family's tensors, and what it does with them."""
+
+    prefix: str
+    """Stands before all names but the head's, or before none."""
+    layer: str
+    """Stands before the names of a layer, with its number for {}."""
+    inside: dict[str, tuple[str, ...]]
+    """Operator of a layer -> the tensors whose rows make up its weight or bias, one after the other."""
+    outside: dict[str, str]
+    """Tensor outside the layers -> the stored one, where it is called otherwise."""
+    buffers: str
+    """Expression for what old files hold beside the weights."""
+    transposed: frozenset[str] = frozenset()
+    """Operators whose weights are stored as (in, out)."""
+    first_position: int = 0
+    """Row of the position table that belongs to position 0."""
+
+
+_SEPARATE = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+_NAMES = {
+    "gpt2": _Names(
+        prefix="transformer.",
+        layer="h.{}.",
+        inside={
+            "ln1": ("ln_1",), "qkv": ("attn.c_attn",), "proj": ("attn.c_proj",), "ln2": ("ln_2",),
+            "ffn1": ("mlp.c_fc",), "ffn2": ("mlp.c_proj",),
+        },
+        outside={"wte": "wte.weight", "wpe": "wpe.weight"},
+        buffers=r"h\.\d+\.attn\.(masked_)?bias",
+        transposed=frozenset({"qkv", "proj", "ffn1", "ffn2"}),
+    ),
+    "opt": _Names(
+        prefix="model.",
+        layer="decoder.layers.{}.",
+        inside={
+            "ln1": ("self_attn_layer_norm",), "qkv": _SEPARATE, "proj": ("self_attn.out_proj",),
+            "ln2": ("final_layer_norm",), "ffn1": ("fc1",), "ffn2": ("fc2",),
+        },
+        outside={
+            "wte": "decoder.embed_tokens.weight", "wpe": "decoder.embed_positions.weight",
+            "ln_f.weight": "decoder.final_layer_norm.weight", "ln_f.bias": "decoder.final_layer_norm.bias",
+        },
+        buffers=r"decoder\.version",
+        first_position=2,
+    ),
+    "llama": _Names(
+        prefix="model.",
+        layer="layers.{}.",
+        inside={
+            "ln1": ("input_layernorm",), "qkv": _SEPARATE, "proj": ("self_attn.o_proj",),
+            "ln2": ("post_attention_layernorm",), "gate": ("mlp.gate_proj",), "up": ("mlp.up_proj",),
+            "down": ("mlp.down_proj",),
+        },
+        outside={"wte": "embed_tokens.weight", "ln_f.weight": "norm.weight"},
+        buffers=r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
+    ),
 }  # fmt: skip
-_OUTSIDE_LAYERS = {"wte": "wte.weight", "wpe": "wpe.weight", "head.weight": "lm_head.weight"}
-_CAUSAL_MASK = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _SHOWN = 5
 
@@ -69,7 +126,7 @@ def random(model: Model, seed: int) -> Tensors:
         values = generator.standard_normal(shapes[name], dtype=np.float32)
         if name.endswith((".ln1.weight", ".ln2.weight")) or name == "ln_f.weight":
             return 1 + np.float32(0.1) * values
-        residual = name.endswith((".proj.weight", ".ffn2.weight"))
+        residual = name.endswith((".proj.weight", ".ffn2.weight", ".down.weight"))
         return values * np.float32(0.02 / np.sqrt(2 * model.layers) if residual else 0.02)
 
     return Tensors(model, read)
@@ -78,13 +135,13 @@ def random(model: Model, seed: int) -> Tensors:
 def from_safetensors(folder: str | Path, model: Model) -> Tensors:
     """The weights in a Hugging Face folder: `model.safetensors` or its shards `model-*-of-*.safetensors`.
 
-    Names with or without the prefix `transformer.`; the causal-mask buffers of old files are passed over, and
-    so is a stored copy of a tied head. Raises InputError, with all that is wrong, for missing or unexpected
-    tensors, shapes that the model does not have, and values that are not floating point.
+    Names with or without the prefix `transformer.` or `model.`; the buffers of old files (causal masks, rotary
+    frequencies) are passed over, and so is a stored copy of a tied head. Raises InputError, with all that is wrong,
+    for missing or unexpected tensors, shapes that the model does not have, and values that are not floating point.
     """
     from safetensors import SafetensorError, safe_open
 
-    folder = Path(folder)
+    names, folder = _NAMES[model.family], Path(folder)
     whole = folder / "model.safetensors"
     files = [whole] if whole.is_file() else sorted(folder.glob("model-*-of-*.safetensors"))
     if not files:
@@ -97,50 +154,75 @@ def from_safetensors(folder: str | Path, model: Model) -> Tensors:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{file}: not a readable safetensors file: {error}") from error
         for key in handles[file].keys():  # noqa: SIM118  a handle is no mapping
-            name = key.removeprefix("transformer.")
+            name = key.removeprefix(names.prefix)
             if name in stored:
                 other, same = stored[name]
                 raise InputError(f"{file}: {key}: stored twice, here and as {same} in {other}")
             stored[name] = file, key
 
-    shapes = model.tensor_shapes()
-    sources = {name: _hugging_face_name(name) for name in shapes}
-    wanted = {source for source, _ in sources.values()}
+    sources = {
+        name: [*_stored_parts(model, names, name, shape)] for name, shape in model.tensor_shapes().items()
+    }
+    wanted = {part.name for parts in sources.values() for part in parts}
     spare = {"lm_head.weight"} if model.tied_head else set()
-    unexpected = [name for name in stored if name not in wanted | spare and not _CAUSAL_MASK.fullmatch(name)]
+    known = wanted | spare
+    unexpected = [name for name in stored if name not in known and not re.fullmatch(names.buffers, name)]
     problems = [
         *_listed(folder, "missing from the file", sorted(wanted - stored.keys())),
         *_listed(folder, "not part of the model", sorted(unexpected)),
     ]
-    for name, (source, transposed) in sources.items():
-        if source not in stored:
-            continue
-        file, key = stored[source]
+    for part in (part for parts in sources.values() for part in parts if part.name in stored):
+        file, key = stored[part.name]
         entry = handles[file].get_slice(key)
-        shape, needed = tuple(entry.get_shape()), shapes[name][::-1] if transposed else shapes[name]
-        if shape != needed:
-            problems.append(f"{file}: {key}: shape {shape}, but the model's sizes make it {needed}")
+        shape = tuple(entry.get_shape())
+        if shape != part.shape:
+            problems.append(f"{file}: {key}: shape {shape}, but the model's sizes make it {part.shape}")
         if entry.get_dtype() not in _FLOATS:
             kind = entry.get_dtype()
             problems.append(f"{file}: {key}: type {kind}, but only {', '.join(_FLOATS)} can be read")
     if problems:
         raise InputError("\n".join(problems))
 
-    def read(name: str) -> Array:
-        source, transposed = sources[name]
-        file, key = stored[source]
+    def read_part(part: _Part) -> Array:
+        file, key = stored[part.name]
         array = handles[file].get_tensor(key)
-        return np.ascontiguousarray(array.T if transposed else array, dtype=np.float32)
+        rows = array.T if part.transposed else array
+        return np.ascontiguousarray(rows[part.first_row :], dtype=np.float32)
+
+    def read(name: str) -> Array:
+        parts = [read_part(part) for part in sources[name]]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     return Tensors(model, read)
 
 
-def _hugging_face_name(name: str) -> tuple[str, bool]:
-    """transformers' name of a tensor, and whether it is stored as (in, out), as its `Conv1D` does."""
+class _Part(NamedTuple):
+    """A stored tensor that is one of our tensors or some rows of it."""
+
+    name: str
+    """transformers' name without the prefix."""
+    shape: tuple[int, ...]
+    """As stored."""
+    transposed: bool = False
+    first_row: int = 0
+    """Of what is used of it."""
+
+
+def _stored_parts(model: Model, names: _Names, name: str, shape: tuple[int, ...]) -> Iterator[_Part]:
+    """The stored tensors that make up one of ours."""
     if not name.startswith("layer"):
-        return _OUTSIDE_LAYERS.get(name, name), False
+        first = names.first_position if name == "wpe" else 0
+        stored = "lm_head.weight" if name == "head.weight" else names.outside.get(name, name)
+        yield _Part(stored, (first + shape[0], *shape[1:]), first_row=first)
+        return
     layer, op, kind = name.removeprefix("layer").split(".")
-    return f"h.{layer}.{_HUGGING_FACE[op]}.{kind}", kind == "weight" and not op.startswith("ln")
+    modules = names.inside[op]
+    heights = (model.q_width, model.kv_width, model.kv_width) if modules == _SEPARATE else shape[:1]
+    transposed = op in names.transposed and kind == "weight"
+    for module, height in zip(modules, heights, strict=True):
+        found = (height, *shape[1:])
+        whole = f"{names.layer.format(layer)}{module}.{kind}"
+        yield _Part(whole, found[::-1] if transposed else found, transposed)
 
 
 def _listed(folder: Path, what: str, names: list[str]) -> list[str]:

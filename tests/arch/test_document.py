@@ -1,5 +1,7 @@
 """Descriptions: what is read, where errors are reported, `extends`, overrides, the resolved text."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -668,3 +670,10 @@ def test_json_schema() -> None:
         assert part["properties"]["extends"] == {"type": "string"}
         assert part["additionalProperties"] is False
         assert "required" not in part
+
+
+def test_reading_descriptions_needs_no_numpy() -> None:
+    """Loading it takes longer than all else that this import does."""
+    code = "import sys; import pimloom.arch.document; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

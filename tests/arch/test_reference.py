@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from pimloom.arch.dram_checks import LEVELS
 from pimloom.arch.memory import load_memory
+from pimloom.arch.reference import TREE_LEVELS
 from pimloom.arch.tree import InputError
 from tests.dram_cases import CASES, NAMES, case
 
@@ -21,6 +23,10 @@ def test_the_same_memory_in_our_own_form(case: Path, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(document.text())
     assert load_memory(str(path))[0] == memory
+
+
+def test_every_level_has_a_name_in_the_reference_form() -> None:
+    assert tuple(TREE_LEVELS.values()) == LEVELS
 
 
 def test_rules_of_a_table_and_of_formulas() -> None:

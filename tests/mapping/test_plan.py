@@ -8,9 +8,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from pimloom.arch.document import InputError
 from pimloom.mapping.lower import DEVICE, LOWERINGS
 from pimloom.mapping.plan import FIXED, Planner
 from pimloom.mapping.site import Site
+from pimloom.run import prepare
 from pimloom.traces.task import AsicTask, PimTask, Task
 from pimloom.workloads.graph import decoder_ops
 from pimloom.workloads.request import Workload
@@ -60,6 +62,33 @@ def test_every_operator_has_a_lowering() -> None:
     for op in (*graph.prologue, *graph.layer, *graph.epilogue):
         assert (op.kind, DEVICE) in LOWERINGS
     assert {(kind, DEVICE) for kind in FIXED} <= LOWERINGS.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("llama2-7b", "rmsnorm, rotary, multiply, silu, which"),
+        (
+            "llama3-8b",
+            "rmsnorm, rotary, multiply, silu, grouped-query attention (8 KV heads for 32 heads), which",
+        ),
+    ],
+)
+def test_a_model_without_lowering_is_refused_before_anything_is_placed(name: str, missing: str) -> None:
+    with pytest.raises(InputError) as error:
+        prepare(name, "pim-gpt", generate=1)
+    start = f"{name} does not run on pim-gpt: the machine has no lowering for "
+    assert str(error.value) == f"{start}{missing} models of the llama family need"
+
+
+def test_opt_runs_as_gpt2_does() -> None:
+    """The same tasks as a GPT-2 of its sizes; only the activation has another name."""
+    sizes = ["model.layers=1", "model.vocab=50", "model.positions=16"]
+    found = []
+    for name, more in (("opt-125m", []), ("gpt2-small", ["model.activation=relu"])):
+        site = prepare(name, "pim-gpt", generate=3, overrides=[*sizes, *more]).site
+        found.append([(t.name, t.group) for t in tasks(Planner(site), 2)])
+    assert found[0] == found[1]
 
 
 def test_what_does_not_depend_on_the_position_is_made_once() -> None:

@@ -66,6 +66,25 @@ def test_the_shapes_that_were_measured_are_those_that_are_shipped() -> None:
         assert "same shape" not in runs[0].note
 
 
+def test_roofline_of_a_model_with_grouped_queries_by_hand() -> None:
+    """K and V of 8 heads are moved, products of 32 are computed; norms are weights alone."""
+    model = load_model("llama3-8b")[0]
+    slow = Processor(name="x", fp16_FLOPps=1e30, fp32_FLOPps=1e30, memory_Bps=1.0, tdp_W=1)
+    matrices = (2 * 4096 + 2 * 1024 + 3 * 14336) * 4096
+    layer = matrices + 2 * 4096 + 2 * 100 * 1024 + 2 * 1024  # + two norms, K and V read and written
+    values = 4096 + 32 * layer + 4096 + 128256 * 4096  # + embedding, last norm, head
+    assert roofline_time_per_token_ns(slow, model, 100) == pytest.approx(2 * values * 1e9)
+    weak = Processor(name="x", fp16_FLOPps=None, fp32_FLOPps=1.0, memory_Bps=1e30, tdp_W=1)
+    macs = 32 * (matrices + 2 * 100 * 4096) + 128256 * 4096
+    assert roofline_time_per_token_ns(weak, model, 100) == pytest.approx(2 * macs * 1e9)
+
+
+def test_a_gated_model_is_not_taken_for_a_measured_one() -> None:
+    shape = ["layers=24", "d_model=2048", "heads=16", "d_head=128", "kv_heads=16", "d_ff=8192", "vocab=50257"]
+    runs = compare(load_model("llama2-7b", shape)[0], Workload(prompt=1, generate=1))
+    assert {run.kind for run in runs} == {"roofline"}
+
+
 def test_roofline_by_hand() -> None:
     """One byte a second, and no limit on operations: the bytes of weights, norms, tables and caches."""
     slow = Processor(name="x", fp16_FLOPps=1e30, fp32_FLOPps=1e30, memory_Bps=1.0, tdp_W=1)

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from pimloom.arch.memory import Memory, load_memory
 from pimloom.sim import ramulator2
-from pimloom.sim.controller import ENDED, FULL, MORE
+from pimloom.sim.controller import ENDED, FULL, MORE, Batch
 from pimloom.sim.ramulator2 import PILED, STUCK
 from tests.sim.naive_ramulator2 import Access, Event, Outcome, Twin
 
@@ -208,12 +208,12 @@ def run_kernel(
     for i, (begin, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
         chunk = np.array(accesses[begin:end], np.int64).reshape(-1, 5)
         cycle, write, bank, row, column = (np.ascontiguousarray(chunk[:, k]) for k in range(5))
-        key = (bank * rows + row) * columns + column
+        batch = Batch(cycle, write, (bank * rows + row) * columns + column, bank, row, column)
         s[ramulator2.NEXT] = 0
         is_last = i == len(edges) - 2
         why = FULL
         while why == FULL:
-            why = ramulator2.run(rules, setup, state, cycle, write, key, bank, row, column, is_last, log)
+            why = ramulator2.run(rules, setup, state, batch, is_last, log)
             for clock, command, *rest in log[: s[ramulator2.LOGGED]].tolist():
                 out.log.append((clock, names[command], *rest))
             out.latencies.update(state.late[: s[ramulator2.LATE]].tolist())

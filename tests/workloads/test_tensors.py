@@ -4,14 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from pimloom.arch.document import InputError
 from pimloom.workloads import tensors
 from pimloom.workloads.model import load_model
+from tests import opt
 
-TINY = Path(__file__).parent.parent / "data" / "functional" / "gpt2-tiny"
+DATA = Path(__file__).parent.parent / "data" / "functional"
+TINY = DATA / "gpt2-tiny"
 MODEL = load_model(str(TINY))[0]
 FIRST_DRAWN = [-0.01208618, -0.01062439, -0.006557849]
 STORED = load_file(TINY / "model.safetensors")
@@ -121,3 +124,79 @@ def test_an_unknown_name_is_a_key_error() -> None:
     with pytest.raises(KeyError, match="layer9"):
         tensors.random(MODEL, 0)["layer9.qkv.weight"]
     assert "layer9.qkv.weight" not in tensors.random(MODEL, 0)
+
+
+def test_opt_by_name_and_shape(tmp_path: Path) -> None:
+    """Projections one below the other, and a position table without the two rows that no token takes."""
+    stored = opt.weights()
+    model = load_model(str(opt.folder(tmp_path, stored)))[0]
+    read = tensors.from_safetensors(tmp_path, model)
+    assert set(read) == model.tensor_shapes().keys() | {"head.weight"}
+    assert {name: array.shape for name, array in read.items()} == model.tensor_shapes() | {
+        "head.weight": (37, 24)
+    }
+    whole = "model.decoder.layers.1."
+    for kind in ("weight", "bias"):
+        parts = [stored[f"{whole}self_attn.{part}_proj.{kind}"] for part in "qkv"]
+        np.testing.assert_array_equal(read[f"layer1.qkv.{kind}"], np.concatenate(parts))
+        for ours, theirs in {
+            "ln1": "self_attn_layer_norm", "proj": "self_attn.out_proj", "ln2": "final_layer_norm", "ffn1": "fc1",
+            "ffn2": "fc2",
+        }.items():  # fmt: skip
+            np.testing.assert_array_equal(read[f"layer1.{ours}.{kind}"], stored[f"{whole}{theirs}.{kind}"])
+        np.testing.assert_array_equal(read[f"ln_f.{kind}"], stored[f"model.decoder.final_layer_norm.{kind}"])
+    np.testing.assert_array_equal(read["wpe"], stored["model.decoder.embed_positions.weight"][2:])
+    np.testing.assert_array_equal(read["head.weight"], stored["model.decoder.embed_tokens.weight"])
+
+
+def test_a_position_table_without_the_two_rows_is_refused(tmp_path: Path) -> None:
+    stored = opt.weights()
+    table = "model.decoder.embed_positions.weight"
+    folder = opt.folder(tmp_path, stored | {table: stored[table][2:]})
+    with pytest.raises(InputError, match=r"shape \(20, 24\), but the model's sizes make it \(22, 24\)"):
+        tensors.from_safetensors(folder, load_model(str(folder))[0])
+
+
+def test_llama_by_name_and_shape(tmp_path: Path) -> None:
+    model = load_model(str(DATA / "llama-gqa"))[0]
+    stored = load_file(DATA / "llama-gqa" / "model.safetensors")
+    read = tensors.from_safetensors(DATA / "llama-gqa", model)
+    assert {name: array.shape for name, array in read.items()} == model.tensor_shapes()
+    parts = [stored[f"model.layers.1.self_attn.{part}_proj.weight"] for part in "qkv"]
+    assert [len(part) for part in parts] == [96, 32, 32]
+    np.testing.assert_array_equal(read["layer1.qkv.weight"], np.concatenate(parts))
+    for ours, theirs in {
+        "layer0.ln1": "layers.0.input_layernorm", "layer0.proj": "layers.0.self_attn.o_proj",
+        "layer0.ln2": "layers.0.post_attention_layernorm", "layer0.gate": "layers.0.mlp.gate_proj",
+        "layer0.up": "layers.0.mlp.up_proj", "layer0.down": "layers.0.mlp.down_proj", "ln_f": "norm",
+    }.items():  # fmt: skip
+        np.testing.assert_array_equal(read[f"{ours}.weight"], stored[f"model.{theirs}.weight"])
+    np.testing.assert_array_equal(read["wte"], stored["model.embed_tokens.weight"])
+    np.testing.assert_array_equal(read["head.weight"], stored["lm_head.weight"])
+
+
+def test_bf16_and_rotary_buffers_of_old_files(tmp_path: Path) -> None:
+    model = load_model(str(DATA / "llama-gqa"))[0]
+    stored = load_file(DATA / "llama-gqa" / "model.safetensors")
+    half: dict[str, NDArray[np.generic]] = {name: array.astype(bfloat16) for name, array in stored.items()}
+    half["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.zeros(8, np.float32)
+    save_file(half, tmp_path / "model.safetensors")
+    read = tensors.from_safetensors(tmp_path, model)
+    whole = tensors.from_safetensors(DATA / "llama-gqa", model)
+    for name, array in whole.items():
+        np.testing.assert_array_equal(read[name], array.astype(bfloat16).astype(np.float32))
+
+
+def test_a_projection_of_another_size_is_named(tmp_path: Path) -> None:
+    model = load_model(str(DATA / "llama-gqa"), ["kv_heads=3"])[0]
+    with pytest.raises(
+        InputError, match=r"k_proj.weight: shape \(32, 96\), but the model's sizes make it \(48, 96\)"
+    ):
+        tensors.from_safetensors(DATA / "llama-gqa", model)
+
+
+def test_random_weights_of_llama() -> None:
+    drawn = tensors.random(load_model(str(DATA / "llama-gqa"))[0], 0)
+    assert drawn["layer0.down.weight"].std() == pytest.approx(0.01, rel=0.05)
+    assert drawn["layer0.gate.weight"].std() == pytest.approx(0.02, rel=0.05)
+    assert drawn["ln_f.weight"].mean() == pytest.approx(1, abs=0.05)
