@@ -81,6 +81,7 @@ class Access:
 
     channels: i8[C]; banks: i8[B], those that the command addresses; row: -1 = the open one
     columns, operands: i8[times]
+    rows: i8[C, B]   row that each bank works on, of commands that need an open one
     """
 
     number: int
@@ -91,6 +92,7 @@ class Access:
     row: int
     columns: Index
     operands: Index
+    rows: Index = field(init=False)
 
     @property
     def times(self) -> int:
@@ -107,6 +109,7 @@ class Machine:
     buffer: f4[channels, buffers, columns, lanes]; filled: bool[channels, buffers, columns]. Where a register has as
         many values as an access (datapath lanes), result registers are numbered behind those of the input
     results: f4[channels, units, sums]; state: i1 of the same shape
+    activations: f4[channels, units]   of a sum; activated: i1, their state
     beside: f4[channels, groups, elements]   buffer of the softmax unit (datapath mixed), as long as an input buffer
     open: i8[channels, banks]   open row, -1 = closed
     """
@@ -131,6 +134,8 @@ class Machine:
         self.filled = np.zeros(self.buffer.shape[:3], bool)
         self.results = np.zeros((channels, units, sums), np.float32)
         self.state = np.full(self.results.shape, EMPTY, np.int8)
+        self.activations = np.zeros((channels, units), np.float32)
+        self.activated = np.full(self.activations.shape, EMPTY, np.int8)
         self.beside = np.zeros((channels, self.groups, unit.buffer_accesses * lanes), np.float32)
         self.open = np.full((channels, dram.banks), -1, np.int64)
         self.took, self.gave = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
@@ -165,10 +170,6 @@ class Machine:
             raise self.fail(f"{what} {wrong[0]} is not in 0..{limit - 1}")
         return numbers
 
-    def columns(self) -> Index:
-        """Return the columns of the banks."""
-        return self.inside("column", self.access.columns, self.device.dram.columns)
-
     def fill(self, buffers: Index, columns: Index, values: F4) -> None:
         """Put f4[C, B or 1, times, lanes] into columns of input buffers."""
         at = self.access.channels[:, None, None], buffers[:, None], self.buffer_columns(columns)
@@ -182,31 +183,40 @@ class Machine:
         """Return the result registers."""
         return self.inside("result register", self.access.operands, self.results.shape[2])
 
-    def rows(self) -> Index:
+    def open_rows(self) -> Index:
         """Return i8[C, B], the row that each bank works on: the one named, which the controller opens, or the open one.
 
         Raises where no row is named and none is open.
         """
         a = self.access
+        at = a.channels[:, None], a.banks
         if a.row >= 0:
             self.inside("row", np.array([a.row]), self.device.dram.rows)
-            self.open[a.channels[:, None], a.banks] = a.row
-        opened = self.open[a.channels][:, a.banks]
+            self.open[at] = a.row
+        opened: Index = self.open[at]
         if (opened < 0).any():
             c, b = (int(i) for i in np.argwhere(opened < 0)[0])
             raise self.fail(f"bank {a.banks[b]} is closed, and no row is named", int(a.channels[c]))
         return opened
 
-    def stored(self, banks: Index, rows: Index) -> F4:
-        """Return f4[C, B, times, lanes], what is at the columns of some of the banks, in rows i8[C, B]."""
-        at = self.memory.at[self.access.channels[:, None], rows]
-        cells = self.memory.cells[at[:, :, None], banks[:, None], self.columns()]
-        return cells.astype(np.float32, copy=False)
+    def stored(self, part: slice | Index = slice(None)) -> F4:
+        """Return f4[C, B, times, lanes], what is at the columns of the banks, or of a part of them."""
+        cells: F4 = self.memory.cells[self._at(part)].astype(np.float32, copy=False)
+        return cells
 
-    def put(self, banks: Index, rows: Index, values: F4) -> None:
+    def put(self, values: F4, part: slice | Index = slice(None)) -> None:
         """Write f4[C, B, times, lanes] where `stored` reads."""
-        at = self.memory.written(self.access.channels[:, None], rows)
-        self.memory.cells[at[:, :, None], banks[:, None], self.columns()] = values
+        self.memory.written(self.access.channels[:, None], self.access.rows[:, part])
+        self.memory.cells[self._at(part)] = values
+
+    def _at(self, part: slice | Index) -> tuple[npt.NDArray[np.integer], Index, Index]:
+        a = self.access
+        row = self.memory.at[a.channels[:, None], a.rows[:, part]]
+        return (
+            row[:, :, None],
+            a.banks[part, None],
+            self.inside("column", a.columns, self.device.dram.columns),
+        )
 
     def take(self, values: int) -> F4:
         """Return f4[C, times, values], the next accesses that the host sends."""

@@ -87,8 +87,8 @@ def _run(m: Machine, kernel: Kernel) -> None:
         )  # fmt: skip
         m.inside("node", np.array([node]), dram.nodes(c.target))
         m.inside("channel", masks[mask], dram.channels)
-        if c.needs == "open":
-            m.rows()
+        if c.needs == "open" and c.meaning != "activation":
+            m.access.rows = m.open_rows()
         meaning = meanings.get(c.meaning)
         if meaning is None:
             raise m.fail(f"{c.meaning} means nothing in a stream")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pimloom.sim import meanings_mixed as mixed
-from pimloom.sim.banks import DUE, SET, TAKEN, Machine
+from pimloom.sim.banks import DUE, EMPTY, SET, TAKEN, Machine
 from pimloom.sim.sums import accumulate, tree
 
 
@@ -32,13 +32,13 @@ def _precharge(m: Machine) -> None:
 
 def _read(m: Machine) -> None:
     """Bring columns of one bank to the pins."""
-    m.give(m.stored(m.access.banks, m.rows())[:, 0])
+    m.give(m.stored()[:, 0])
 
 
 def _write(m: Machine) -> None:
     """Write columns from the pins, the same ones to all banks that are addressed."""
     values = m.take(m.device.elements_per_access)
-    m.put(m.access.banks, m.rows(), values[:, None])
+    m.put(values[:, None])
 
 
 def _write_buffer(m: Machine) -> None:
@@ -52,7 +52,7 @@ def _dot(m: Machine) -> None:
     """Multiply a column of every bank by the same column of the buffer, and add to the unit's register `operand`."""
     a = m.access
     factors = m.held(m.buffers(a.banks), a.columns)
-    accumulate(m, m.units(), m.registers(), tree(m.stored(a.banks, m.rows()) * factors))
+    accumulate(m, m.units(), m.registers()[:, None], tree(m.stored() * factors)[..., None])
 
 
 def _write_result(m: Machine) -> None:
@@ -77,43 +77,63 @@ def _read_result(m: Machine) -> None:
         m.results.swapaxes(1, 2)[at] = 0
 
 
+def _activation(m: Machine) -> None:
+    """Put the function of the register `operand` of every unit into the unit's activation register.
+
+    The row holds the function's table and is none of the memory; the function is max(x, 0), computed exactly.
+    """
+    a, units = m.access, m.units()
+    at = a.channels[:, None], units
+    if a.times > 1 or (m.activated[at] == DUE).any():
+        raise m.fail("the activated value before was not read")
+    set_or_sum = m.state[a.channels[:, None, None], units[:, None], m.registers()]
+    if (set_or_sum == EMPTY).any():
+        raise m.fail(f"result register {a.operands[0]} was never set")
+    m.activations[at] = np.maximum(m.results[a.channels[:, None], units, a.operands], 0)
+    m.activated[at] = DUE
+
+
+def _read_activation(m: Machine) -> None:
+    """Bring the activation register of every unit to the pins, one value a unit."""
+    at = m.access.channels[:, None], m.units()
+    if m.access.times > 1 or (m.activated[at] != DUE).any():
+        raise m.fail("there is no activated value that was not read before")
+    m.give(m.activations[at][:, None])
+    m.activated[at] = TAKEN
+
+
 def _multiply(m: Machine) -> None:
     """Multiply a column of bank 0 of every bank group by that of its bank 1, into its bank 2."""
-    rows, place = m.rows(), m.access.banks % m.device.dram.banks_per_bankgroup
+    place = m.access.banks % m.device.dram.banks_per_bankgroup
     first, second, third = (np.flatnonzero(place == k) for k in range(3))
-    factors = (m.stored(m.access.banks[at], rows[:, at]) for at in (first, second))
-    m.put(m.access.banks[third], rows[:, third], np.multiply(*factors))
+    m.put(m.stored(first) * m.stored(second), third)
 
 
 def _copy_to_buffer(m: Machine) -> None:
     """Copy columns of a bank to columns `operand` of its input buffer."""
-    m.fill(m.own_buffers(), m.access.operands, m.stored(m.access.banks, m.rows()))
+    m.fill(m.own_buffers(), m.access.operands, m.stored())
 
 
 def _rectify_to_buffer(m: Machine) -> None:
     """Copy columns of a bank to columns `operand` of its input buffer, negative values as 0."""
-    m.fill(m.own_buffers(), m.access.operands, np.maximum(m.stored(m.access.banks, m.rows()), 0))
+    m.fill(m.own_buffers(), m.access.operands, np.maximum(m.stored(), 0))
 
 
 def _add_to_buffer(m: Machine) -> None:
     """Add columns of a bank to columns `operand` of its input buffer."""
     buffers = m.own_buffers()
-    m.fill(
-        buffers, m.access.operands, m.held(buffers, m.access.operands) + m.stored(m.access.banks, m.rows())
-    )
+    m.fill(buffers, m.access.operands, m.held(buffers, m.access.operands) + m.stored())
 
 
 def _multiply_to_buffer(m: Machine) -> None:
     """Multiply columns `operand` of the input buffer of a bank by columns of the bank."""
     buffers = m.own_buffers()
-    m.fill(
-        buffers, m.access.operands, m.held(buffers, m.access.operands) * m.stored(m.access.banks, m.rows())
-    )
+    m.fill(buffers, m.access.operands, m.held(buffers, m.access.operands) * m.stored())
 
 
 def _copy_to_bank(m: Machine) -> None:
     """Copy columns `operand` of the input buffer to columns of its bank."""
-    m.put(m.access.banks, m.rows(), m.held(m.own_buffers(), m.access.operands))
+    m.put(m.held(m.own_buffers(), m.access.operands))
 
 
 def _mac_by_lane(m: Machine) -> None:
@@ -125,7 +145,7 @@ def _mac_by_lane(m: Machine) -> None:
     operands = m.inside("operand", a.operands, inputs * m.device.unit.result_registers)
     result, factor = inputs + operands // inputs, operands % inputs
     units = m.own_buffers()
-    products = m.memory.rounded(m.stored(a.banks, m.rows()) * m.held(units, factor))
+    products = m.memory.rounded(m.stored() * m.held(units, factor))
     m.held(units, result)
     # The accesses to one register follow each other; those to different ones do not matter to each other.
     turn = np.array([np.count_nonzero(result[:k] == r) for k, r in enumerate(result)])
@@ -158,6 +178,8 @@ MEANINGS: dict[str, Meaning] = {
     "mac": _dot,
     "write_result": _write_result,
     "read_result": _read_result,
+    "activation": _activation,
+    "read_activation": _read_activation,
     "multiply": _multiply,
     "copy_to_buffer": _copy_to_buffer,
     "rectify_to_buffer": _rectify_to_buffer,

@@ -30,15 +30,15 @@ def mac(m: Machine) -> None:
     position, lane, register, by_lane, _ = unpack(a.operands)
     units = a.banks // m.device.unit.banks_per_unit
     factors = m.held(units, position // lanes)
-    stored = m.stored(a.banks, m.rows())
+    stored = m.stored()
     registers = m.inside("result register", register, m.device.unit.result_registers)
     if by_lane[0]:
         one = factors[:, :, np.arange(a.times), position % lanes]
-        for value in range(lanes):
-            accumulate(m, units, registers * lanes + value, stored[..., value] * one)
+        accumulate(m, units, registers[:, None] * lanes + np.arange(lanes), stored * one[..., None])
     else:
         m.inside("position in a column", position % lanes, 1)
-        accumulate(m, units, registers * lanes + m.inside("value", lane, lanes), tree(stored * factors))
+        value = m.inside("value", lane, lanes)
+        accumulate(m, units, (registers * lanes + value)[:, None], tree(stored * factors)[..., None])
 
 
 def write_buffer(m: Machine) -> None:

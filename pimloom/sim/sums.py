@@ -19,12 +19,17 @@ def tree(terms: F4) -> F4:
     return terms[..., 0]
 
 
-def accumulate(m: Machine, units: Index, registers: Index, terms: F4) -> None:
-    """Add terms f4[C, units, times] to result registers i8[times] of units. Raises where one was never set."""
-    for register in np.unique(registers).tolist():
-        at = m.access.channels[:, None], units, register
+def accumulate(m: Machine, units: Index, sums: Index, terms: F4) -> None:
+    """Add terms f4[C, units, times, values] to the results of units, of which each access takes sums i8[times, values].
+
+    Raises where a result was never set. Two accesses have the same sums, or none in common.
+    """
+    firsts = sums[:, 0]
+    for first in [firsts[0]] if (firsts == firsts[0]).all() else np.unique(firsts):
+        of_first = firsts == first
+        at = m.access.channels[:, None, None], units[:, None], sums[int(of_first.argmax())]
         if m.keeps_results and (m.state[at] == EMPTY).any():
-            raise m.fail(f"result register {register} was never set")
-        both = np.concatenate([m.results[at][:, :, None], terms[:, :, registers == register]], 2)
+            raise m.fail(f"result register {first} was never set")
+        both = np.concatenate([m.results[at][:, :, None], terms[:, :, of_first]], 2)
         m.results[at] = np.add.accumulate(both, axis=2)[:, :, -1]
         m.state[at] = DUE

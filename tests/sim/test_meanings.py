@@ -163,7 +163,7 @@ def test_what_stays_in_the_banks_is_the_result() -> None:
         (dict(command="COMP", row=2, column=1, operand=0), "buffer column 1 was never filled"),
         (dict(command="GWRITE", operand=4), "buffer column 4 is not in 0..3"),
         (dict(command="COMP", row=8, column=0, operand=0), "row 8 is not in 0..7"),
-        (dict(command="COMP", row=2, column=-1, operand=0), "column -1 is not in 0..3"),
+        (dict(command="COMP", row=2, column=-1, operand=0), "buffer column -1 is not in 0..3"),
         (dict(command="COMP", row=2, column=0, operand=1), "result register 1 is not in 0..0"),
         (dict(command="COMP", column=0, operand=0), "bank 0 is closed, and no row is named"),
         (dict(command="RD", row=0, column=4), "column 4 is not in 0..3"),

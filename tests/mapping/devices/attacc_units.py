@@ -12,7 +12,7 @@ from pimloom.traces.stream import Kernel
 F8 = npt.NDArray[np.float64]
 
 
-def execute(device: Device, kernel: Kernel, vector: F8, **stored: F8) -> F8:
+def execute(device: Device, kernel: Kernel, vector: F8, **stored: F8) -> F8:  # noqa: PLR0912, PLR0915
     """The flat result of a kernel for operands in float64."""
     dram, unit, stream = device.dram, device.unit, kernel.stream
     lanes, per_unit = dram.access_B // unit.element_B, unit.banks_per_unit

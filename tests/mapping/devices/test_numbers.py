@@ -9,7 +9,10 @@ from pimloom.mapping.devices import lowerings
 from pimloom.traces.stream import Attention, Elementwise, Gemv, Site, Work
 from tests.mapping.devices.proof import assert_mistakes_show, prove
 
-DEVICES = {name: load_device(name)[0] for name in ("hbm2-pim", "attacc-bank", "attacc-bg", "attacc-buffer")}
+DEVICES = {
+    name: load_device(name)[0]
+    for name in ("gddr6-aim", "hbm2-pim", "attacc-bank", "attacc-bg", "attacc-buffer")
+}
 
 GEMV = [
     Gemv(1, 1), Gemv(15, 127), Gemv(16, 128), Gemv(17, 129), Gemv(63, 1), Gemv(64, 1023), Gemv(65, 1024),
@@ -20,7 +23,7 @@ ATTENTION = [
     for kind in ("score", "context", "attention")
     for shape in (
         (1, 1, 1, 1), (1, 1, 64, 15), (4, 4, 64, 16), (8, 2, 64, 17), (7, 1, 80, 255), (8, 8, 128, 256),
-        (32, 8, 128, 257), (25, 25, 64, 131),
+        (12, 4, 128, 257), (5, 5, 64, 131),
     )
 ]  # fmt: skip
 ELEMENTWISE = [
@@ -49,6 +52,14 @@ def test_equals_numpy(name: str, kind: str) -> None:
 
 
 SMALL: list[tuple[str, Work]] = [
+    *((f"attacc-{level}", Gemv(33, 129, 2)) for level in ("bank", "bg", "buffer")),
+    *((f"attacc-{level}", Attention("attention", 6, 3, 17, 35)) for level in ("bank", "bg", "buffer")),
+    ("gddr6-aim", Gemv(33, 1041, 2)),
+    ("gddr6-aim", Attention("score", 4, 2, 17, 35)),
+    ("gddr6-aim", Attention("context", 4, 2, 17, 35)),
+    ("gddr6-aim", Elementwise("add", 264)),
+    ("gddr6-aim", Elementwise("mul", 264)),
+    ("gddr6-aim", Elementwise("relu", 67)),
     ("hbm2-pim", Gemv(65, 129, 2)),
     ("hbm2-pim", Attention("context", 4, 2, 17, 129)),
     ("hbm2-pim", Elementwise("mul", 2053)),
