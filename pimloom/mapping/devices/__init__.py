@@ -12,7 +12,7 @@ from typing import Any
 
 from pimloom.arch.device import Device
 from pimloom.arch.tree import InputError, did_you_mean
-from pimloom.traces.stream import Kernel, Site, Work
+from pimloom.traces.stream import Elementwise, Gemv, Kernel, Site, Work
 
 # Each takes the one kind of work under whose name it stands.
 Lowering = Callable[[Device, Any, Site], Kernel]
@@ -43,4 +43,20 @@ def lower(device: Device, work: Work, site: Site) -> Kernel:
         raise InputError(
             f"{device.name} has no {kind}{did_you_mean(kind, list(table))}; it has: {', '.join(table)}"
         )
+    needed_B = values_held(work) * device.unit.element_B
+    room_B = site.channels * device.dram.channel_capacity_B
+    if needed_B > room_B:
+        raise InputError(
+            f"{device.name}: {kind} holds {needed_B} B in its banks, and {site.channels} channels have {room_B} B"
+        )
     return table[kind](device, work, site)
+
+
+def values_held(work: Work) -> int:
+    """Values of the operands that lie in the banks."""
+    match work:
+        case Gemv():
+            return work.outputs * work.inputs
+        case Elementwise():
+            return work.elements * (1 if work.kind == "relu" else 2)
+    return work.kv_heads * work.tokens * work.d_head * (2 if work.kind == "attention" else 1)
