@@ -16,6 +16,7 @@ from pimloom.sim.bench import Issued, channels
 from pimloom.traces.check import check
 from pimloom.traces.io import from_log
 from pimloom.traces.stream import Attention, Elementwise, Gemv, Kernel, Site, Work
+from tests.mapping.devices.naive_hbm import Twin
 
 MEASURED = Path(__file__).parents[2] / "data/pim/hbm/measured.csv"
 """From the results of Samsung's public simulator: cycles of whole kernels, and commands of one channel by kind."""
@@ -263,6 +264,29 @@ def test_commands_obey_the_memory(work: Work, ranks: int) -> None:
     assert issued.logs is not None
     trace = from_log(machine.dram, 0, issued.logs[0])
     assert check(machine.dram, machine.dram.symbols({}), trace) == []
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(
+    ("work", "tree"),
+    [
+        (Gemv(64, 1500), 0), (Gemv(130, 129), 0), (Gemv(64, 1025), 1), (Elementwise("mul", 30000), 0),
+        (Elementwise("relu", 33000), 0), (Attention("context", 2, 1, 64, 300), 0),
+    ],
+)  # fmt: skip
+def test_every_command_is_where_the_twin_has_it(work: Work, tree: int, ranks: int) -> None:
+    machine = device(
+        "dram.channels=1", f"dram.ranks={ranks}", f"dram.channel_capacity_B={ranks * 2**28}",
+        f"options.tree={tree}",
+    )  # fmt: skip
+    kernel = lower(machine, work, Site(1))
+    issued = channels(machine).run(kernel.stream, 0, True)
+    assert issued.logs is not None
+    twin = Twin(machine.dram)
+    events = twin.run(kernel.stream)
+    assert [tuple(map(int, command)) for command in issued.logs[0]] == events
+    # The host waits one clock for its last data.
+    assert issued.cycles == twin.end + 1
 
 
 def test_ranks_take_turns_with_refresh() -> None:
