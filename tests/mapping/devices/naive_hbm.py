@@ -23,36 +23,36 @@ class Twin:
 
     def __init__(self, dram: Dram) -> None:
         self.dram, self.names = dram, list(dram.commands)
-        self.rules = [(r, evaluate(r.minimum, dram.symbols({}))) for r in dram.constraints.values()]
-        self.past: list[tuple[int, str, frozenset[int]]] = []
+        rules = [(r, evaluate(r.minimum, dram.symbols({}))) for r in dram.constraints.values()]
+        self.rules = {name: [r for r in rules if name in r[0].after] for name in self.names}
+        self.sizes = {level: prod(dram.counts[i + 1 :]) for i, level in enumerate(LEVELS)}
+        # What lies further back than a refresh and some tens of commands binds nothing.
+        self.past: deque[tuple[int, str, range]] = deque(maxlen=60)
         self.open: dict[int, int] = {}
         self.clock, self.end = 1, 0
         self.refreshes = 0
         self.events: list[Event] = []
 
-    def node(self, level: str, bank: int) -> int:
-        return bank // prod(self.dram.counts[LEVELS.index(level) + 1 :])
+    def banks(self, name: str, node: int) -> range:
+        size = self.sizes[self.dram.commands[name].target]
+        return range(node * size, (node + 1) * size)
 
-    def banks(self, name: str, node: int) -> frozenset[int]:
-        size = prod(self.dram.counts[LEVELS.index(self.dram.commands[name].target) + 1 :])
-        return frozenset(range(node * size, (node + 1) * size))
+    def nodes(self, level: str, banks: range) -> range:
+        """The nodes of a level that contain some of the banks."""
+        return range(banks[0] // self.sizes[level], banks[-1] // self.sizes[level] + 1)
 
     def ready(self, name: str, node: int) -> int:
-        """The first clock for a command; nothing reaches back further than a refresh and some tens of commands."""
+        """The first clock for a command."""
         clock, banks = self.clock, self.banks(name, node)
-        for rule, minimum in self.rules:
-            if name not in rule.after:
-                continue
-            mine = {self.node(rule.level, bank) for bank in banks}
-            for where in mine:
-                before = deque(maxlen=rule.window)
-                for at, other, theirs in self.past:
-                    there = {self.node(rule.level, bank) for bank in theirs}
-                    concerned = where not in there if rule.siblings else where in there
-                    if other in rule.before and concerned:
-                        before.append(at)
-                if len(before) == rule.window:
-                    clock = max(clock, before[0] + minimum)
+        for rule, minimum in self.rules[name]:
+            for where in self.nodes(rule.level, banks):
+                left = rule.window
+                for at, other, theirs in reversed(self.past):
+                    if other in rule.before and (where in self.nodes(rule.level, theirs)) != rule.siblings:
+                        left -= 1
+                        if left == 0:
+                            clock = max(clock, at + minimum)
+                            break
         return clock
 
     def due(self) -> int:
@@ -65,7 +65,7 @@ class Twin:
     def issue(self, name: str, node: int, row: int = -1, column: int = -1, operand: int = -1) -> None:
         at, command = self.ready(name, node), self.dram.commands[name]
         banks = self.banks(name, node)
-        self.past = [*self.past, (at, name, banks)][-60:]
+        self.past.append((at, name, banks))
         self.events.append((at, self.names.index(name), node, row, column, operand))
         self.clock = at + 1
         self.end = max(self.end, at + evaluate(command.duration, self.dram.symbols({})))
@@ -78,7 +78,7 @@ class Twin:
         rank = self.refreshes % self.dram.nodes("rank")
         self.clock = max(self.clock, self.due())
         self.refreshes += 1
-        if self.open.keys() & self.banks("PREab", rank):
+        if self.open.keys() & set(self.banks("PREab", rank)):
             self.issue("PREab", rank)
         self.issue("REFab", rank)
 
