@@ -1,6 +1,6 @@
 """`pimloom.sim.in_order` clock by clock in plain Python, from the words of the AiM reference data.
 
-No jumps, no groups of channels, no arrays: a command's distance to earlier ones is looked up in the description's rules.
+No jumps, no groups of channels, no arrays: a command's distance to earlier ones is looked up in the rules as described.
 """
 
 from __future__ import annotations
@@ -196,9 +196,12 @@ class Channel:
             request = self.oldest_first[0]
             if request.command == SYNC:
                 self.pending_reads.append((clock, self.oldest_first.pop(0)))
-            elif self.can(request, clock) and not self.is_held(request):
-                if self.serve(request, clock) == "done":
-                    self.oldest_first.pop(0)
+            elif (
+                self.can(request, clock)
+                and not self.is_held(request)
+                and self.serve(request, clock) == "done"
+            ):
+                self.oldest_first.pop(0)
             return
         self.plain(clock)
 
