@@ -67,6 +67,12 @@ class Controller(Strict):
     blocking: Annotated[
         list[str], Field(description="commands for whose end in all channels the next instruction waits")
     ] = []
+    alone: Annotated[
+        list[str],
+        Field(
+            description="window: commands beside which no other one issues; beside a row command a column command may"
+        ),
+    ] = []
     modes: Modes | None = None
     reordering: Annotated[
         Reordering | None, Field(description="of plain reads and writes; null = they keep their order, too")
@@ -123,6 +129,7 @@ class Device(Description):
             yield ("unit", "element_B"), f"{unit.element_B} B do not divide an access of {dram.access_B} B"
         named: list[tuple[Keys, str]] = [
             *((("controller", "blocking", i), name) for i, name in enumerate(self.controller.blocking)),
+            *((("controller", "alone", i), name) for i, name in enumerate(self.controller.alone)),
             *((("energy", "command_pJ", name), name) for name in self.energy.command_pJ),
         ]
         if modes := self.controller.modes:

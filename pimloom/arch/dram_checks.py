@@ -104,7 +104,7 @@ def _refresh(dram: "Dram") -> Iterator[Finding]:
             ("refresh", "policy"),
             f"{policy!r} needs a command of the meaning 'refresh' that addresses {which}",
         )
-    elif dram.find("precharge", scope) is None and dram.find("precharge", "bank") is None:
+    elif all(dram.find("precharge", level) is None for level in (*LEVELS[: LEVELS.index(scope) + 1], "bank")):
         yield (
             ("refresh", "policy"),
             f"{policy!r} needs a command of the meaning 'precharge' that addresses a {scope} or a bank",

@@ -100,6 +100,15 @@ def line_of(path: Path | str, n: int) -> str:
 # --- lines -------------------------------------------------------------------------------------------------
 
 
+def lines(path: Path | str) -> Iterator[tuple[int, str]]:
+    """Yield number and text of every line of a plain or gzip file that is neither blank nor a comment (`#`).
+
+    Raises InputError for a file that cannot be read, and for a line that is no text.
+    """
+    for first, block in _blocks(path):
+        yield from _lines(str(path), first, block)
+
+
 def _blocks(path: Path | str) -> Iterator[tuple[int, bytes]]:
     """Yield the text in pieces of whole lines, each with the number of its first line."""
     line, rest = 1, b""

@@ -128,6 +128,7 @@ class Attention(NamedTuple):
 
     kind score: y[heads, tokens] = q[heads, d_head] · keys[kv_heads, tokens, d_head]ᵀ, operands `keys` and `vector`
     kind context: y[heads, d_head] = p[heads, tokens] · values[kv_heads, tokens, d_head], `values` and `vector`
+    kind attention: the context of the softmax of the score; whoever scales it scales q. All three operands
     """
 
     kind: str

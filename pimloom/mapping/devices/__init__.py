@@ -19,7 +19,7 @@ Table = dict[str, Lowering]
 
 
 def kind_of(work: Work) -> str:
-    """Name under which a piece of work is looked up: gemv, add, mul, relu, score, context."""
+    """Name under which a piece of work is looked up: gemv, add, mul, relu, score, context, attention."""
     return getattr(work, "kind", "gemv")
 
 
