@@ -59,8 +59,9 @@ CLOCK: first clock whose command is not known yet; DUE: of the next refresh, TUR
 for theirs; MODE: 1 = the second; IN_FIFO: requests in order; FIFO_FIRST, FIFO_COUNT: the ring of their instructions;
 DRAINS: writes go before reads; GONE: requests that have left a queue so far, LAST_GONE: the clock of the last;
 LAST_READ: clock at which the last data was taken, READS: how often; LAST_WRITE: clock at which the last other request
-was finished; FINISH: clock by which all requests have had their duration; SYNCED: clock at which SYNC left the queue, with what then held of LAST_READ
-and READS; OPEN_...: banks, and since when; LAST_COMMAND: its clock; LOGGED: rows of the log"""
+was finished; FINISH: clock by which all requests have had their duration; SYNCED: clock at which SYNC left the queue,
+with what then held of LAST_READ and READS; OPEN_...: banks, and since when; LAST_COMMAND: its clock; LOGGED: rows of
+the log"""
 
 
 class Setup(NamedTuple):

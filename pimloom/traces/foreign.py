@@ -219,3 +219,196 @@ def _expanded(stream: Stream) -> Iterator[_Request]:
             for channel in range(mask.bit_length()):
                 if mask >> channel & 1:
                     yield command, channel, int(stream.node[i]), int(stream.row[i]), column
+
+
+# --- the AiM simulator -------------------------------------------------------------
+
+AIM_FIELDS = ("index", "instruction", "opsize", "channel_or_mask", "bank", "row")
+AIM_INSTRUCTIONS = {
+    "WR_SBK": ("WR", ("register", "mask", "bank", "row")),
+    "WR_ABK": ("WRA16", ("register", "mask", "row")),
+    "WR_GB": ("WRGB", ("opsize", "register", "mask")),
+    "WR_BIAS": ("WRMAC16", ("register", "mask")),
+    "RD_MAC": ("RDMAC16", ("register", "mask")),
+    "RD_AF": ("RDAF16", ("register", "mask")),
+    "RD_SBK": ("RD", ("register", "mask", "bank", "row")),
+    "COPY_BKGB": ("RDCP", ("opsize", "mask", "bank", "row")),
+    "COPY_GBBK": ("WRCP", ("opsize", "mask", "bank", "row")),
+    "MAC_ABK": ("MAC16", ("opsize", "mask", "row")),
+    "AF": ("AF16", ("mask",)),
+    "EWMUL": ("EWMUL16", ("opsize", "mask", "row")),
+    "EWADD": ("REGISTER", ("opsize", "register", "register")),
+    "SYNC": ("SYNC", ()),
+    "EOC": ("END", ()),
+}
+"""Instructions of the AiM simulator (revision 2eb1ee0): the command that each stands for, and its fields in order."""
+AIM_ACCESSES = {
+    "W MEM": ("WR", ("channel", "bank", "row")),
+    "R MEM": ("RD", ("channel", "bank", "row")),
+    "W GPR": ("REGISTER", ("register",)),
+    "R GPR": ("REGISTER", ("register",)),
+    "W CFR": ("REGISTER", ("register", "data")),
+}
+"""Accesses that are no instructions, likewise; a table writes them with an underscore."""
+_AIM_TABLE = ("opsize", "mask", "bank", "row")
+_Field = tuple[int, str]
+"""Column in the line, word."""
+
+
+def read_aim(path: Path | str, device: Device) -> Stream:
+    """Return the instructions of a trace of the AiM simulator, or of a table with AIM_FIELDS, plain or gzip.
+
+    Instructions name no columns, so each begins with the first of a row or buffer, and plain accesses have none. END is
+    added where the file lacks it. Raises InputError `file:line:column: message` for what this device lacks.
+    """
+    builder = StreamBuilder(device.dram.command_names)
+    is_table, ended = False, False
+    for number, text in lines(path):
+        if number == 1 and text.split(",") == list(AIM_FIELDS):
+            is_table = True
+            continue
+        try:
+            if ended:
+                raise _LineError(1, "an instruction behind EOC")
+            command, fields = (_aim_row if is_table else _aim_line)(text)
+            _add_aim(builder, device, command, fields)
+        except _LineError as wrong:
+            raise InputError(f"{path}:{number}:{wrong.column}: {wrong}") from None
+        ended = command == "END"
+    if not ended:
+        builder.add("END", (1 << device.dram.channels) - 1)
+    return builder.build()
+
+
+def write_aim(path: Path | str, stream: Stream, device: Device) -> None:
+    """Write a stream for the AiM simulator; as a table where the name ends in .csv or .csv.gz.
+
+    Columns are lost, since its instructions name none; work in registers becomes EWADD. Raises InputError for a stream
+    that has instructions which that simulator lacks, and where the file cannot be written.
+    """
+    path = Path(path)
+    is_table = path.name.endswith((".csv", ".csv.gz"))
+    text = [",".join(AIM_FIELDS)] if is_table else []
+    for index, (name, fields) in enumerate(_aim_instructions(path, stream, device)):
+        if is_table:
+            known = {"mask" if key == "channel" else key: value for key, value in fields.items()}
+            text.append(
+                ",".join([str(index), name.replace(" ", "_"), *(known.get(key, "") for key in _AIM_TABLE)])
+            )
+        else:
+            order = AIM_ACCESSES[name] if name in AIM_ACCESSES else AIM_INSTRUCTIONS[name]
+            words = [fields.get(key, "0") for key in order[1]]
+            text.append(" ".join([name if name in AIM_ACCESSES else f"AiM {name}", *words]))
+    data = "".join(f"{line}\n" for line in text).encode()
+    with replacing(path) as file:
+        file.write(gzip.compress(data, mtime=0) if path.name.endswith(".gz") else data)
+
+
+def _aim_line(text: str) -> tuple[str, dict[str, _Field]]:
+    words = [(found.start() + 1, found[0]) for found in re.finditer("[^ \t,]+", text)]
+    (at, first), rest = words[0], words[1:]
+    if first == "AiM" and rest:
+        at, name = rest[0]
+        known, name = AIM_INSTRUCTIONS, name.removeprefix("ISR_")
+    elif first in ("R", "W") and rest:
+        known, name = AIM_ACCESSES, f"{first} {rest[0][1]}"
+    else:
+        raise _LineError(
+            at, f"{shown(text)}, but a line is such as 'AiM MAC_ABK 64 0xffffffff 0' or 'W MEM 0 0 0'"
+        )
+    if name not in known:
+        raise _LineError(at, f"no instruction {shown(name)}{did_you_mean(name, list(known))}")
+    command, fields = known[name]
+    if len(rest) - 1 != len(fields):
+        needed = " ".join(fields) or "none"
+        raise _LineError(at, f"{name} has {len(rest) - 1} fields, but needs {len(fields)}: {needed}")
+    return command, dict(zip(fields, rest[1:], strict=True))
+
+
+def _aim_row(text: str) -> tuple[str, dict[str, _Field]]:
+    words = text.split(",")
+    if len(words) != len(AIM_FIELDS):
+        raise _LineError(
+            1, f"{len(words)} fields, but an instruction has {len(AIM_FIELDS)}: {','.join(AIM_FIELDS)}"
+        )
+    starts = np.cumsum([1, *(len(word) + 1 for word in words)]).tolist()
+    table = {**AIM_INSTRUCTIONS, **{name.replace(" ", "_"): value for name, value in AIM_ACCESSES.items()}}
+    if words[1] not in table:
+        raise _LineError(starts[1], f"no instruction {shown(words[1])}{did_you_mean(words[1], list(table))}")
+    command, fields = table[words[1]]
+    found: dict[str, _Field] = {}
+    for at, word, key in zip(starts[2:], words[2:], _AIM_TABLE, strict=False):
+        name = "channel" if key == "mask" and "channel" in fields else key
+        if (name in fields) != bool(word) and not (key == "opsize" and command == "REGISTER"):
+            raise _LineError(at, f"{words[1]} {'needs' if name in fields else 'has no'} {name}")
+        if name in fields and word:
+            found[name] = at, word
+    return command, found
+
+
+def _add_aim(builder: StreamBuilder, device: Device, command: str, fields: dict[str, _Field]) -> None:
+    dram, everyone = device.dram, (1 << device.dram.channels) - 1
+    limits = {
+        "opsize": 1 << 20,
+        "channel": dram.channels,
+        "bank": dram.banks,
+        "row": dram.rows,
+        "mask": everyone + 1,
+    }
+    values = {}
+    for key, (at, word) in fields.items():
+        values[key] = _number(word, at)
+        if key in limits and values[key] >= limits[key]:
+            raise _LineError(at, f"{key}: {word}, but there are {limits[key]}")
+        if key in ("mask", "opsize") and values[key] == 0:
+            raise _LineError(at, f"{key}: {word}, but an instruction is for at least one")
+    mask = everyone
+    if "mask" in values:
+        # Channel 0 is the top bit.
+        mask = int(f"{values['mask']:0{dram.channels}b}"[::-1], 2)
+        if command == "WRA16" and mask.bit_count() != 1:
+            raise _LineError(fields["mask"][0], "WR_ABK is for one channel")
+    elif "channel" in values:
+        mask = 1 << values["channel"]
+    if command in PSEUDO:
+        builder.add(command, everyone)
+        return
+    _command(command, 1, dram.command_names)
+    kind = dram.commands[command]
+    row = values.get("row", device.options.get("activation_row", -1) if command == "AF16" else -1)
+    is_plain = command in ("RD", "WR")
+    builder.add(
+        command,
+        mask,
+        values.get("opsize", 1),
+        node=values.get("bank", 0),
+        row=row,
+        column=0 if kind.column and kind.row and not is_plain else -1,
+        operand=0 if command in ("WRGB", "RDCP", "WRCP") else -1,
+    )
+
+
+def _aim_instructions(path: Path, stream: Stream, device: Device) -> Iterator[tuple[str, dict[str, str]]]:
+    """The instructions of a stream with their fields as words."""
+    pseudo = {number: name for name, number in PSEUDO.items()}
+    names = {command: (name, fields) for name, (command, fields) in AIM_INSTRUCTIONS.items()}
+    channels = device.dram.channels
+    for i in range(len(stream)):
+        number, mask, times = int(stream.command[i]), int(stream.channels[i]), int(stream.times[i])
+        command = pseudo[number] if number < 0 else stream.commands[number]
+        if command not in names:
+            raise InputError(f"{path}: the AiM simulator has no instruction for {command}")
+        name, fields = names[command]
+        words = {"bank": str(stream.node[i]), "row": str(stream.row[i]), "opsize": str(times)}
+        if command in ("RD", "WR"):
+            name = f"{command[0]} MEM"
+            for _ in range(times):
+                for channel in range(channels):
+                    if mask >> channel & 1:
+                        yield name, {"channel": str(channel), "bank": words["bank"], "row": words["row"]}
+            continue
+        singles = [1 << c for c in range(channels) if mask >> c & 1] if command == "WRA16" else [mask]
+        for _ in range(1 if "opsize" in fields else times):
+            for one in singles:
+                words["mask"] = f"0x{int(f'{one:0{channels}b}'[::-1], 2):x}"
+                yield name, {key: words[key] for key in fields if key in words}

@@ -1,6 +1,6 @@
 """`pimloom.sim.in_order` clock by clock in plain Python, from the words of the AiM reference data.
 
-No jumps, no groups of channels, no arrays: a command's distance to earlier ones is looked up in the description's rules.
+No jumps, no groups of channels, no arrays: a command's distance to earlier ones is looked up in the rules as described.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Channel:
         self.dram = self.device.dram
         self.symbols = self.dram.symbols({})
         self.rows: list[int | None] = [None] * self.dram.banks
-        self.due = self.dram.timing.get("nREFI", 0)
+        self.due = self.dram.timing.get("nREFI", 0) // self.dram.nodes(self.dram.refresh_level or "channel")
+        self.times_due = 0
         self.issues: dict[tuple[str, str, int], list[int]] = defaultdict(list)
         self.log: list[tuple[int, ...]] = []
         self.counts: Counter[str] = Counter()
@@ -177,8 +178,11 @@ class Channel:
             level = dram.refresh_level
             assert level
             if clock >= self.due and not self.refreshes:
-                self.refreshes = set(range(dram.nodes(level)))
-                self.due += dram.timing["nREFI"]
+                nodes = dram.nodes(level)
+                self.refreshes = {self.times_due % nodes}
+                self.times_due += 1
+                turns, turn = divmod(self.times_due, nodes)
+                self.due = turns * dram.timing["nREFI"] + (turn + 1) * dram.timing["nREFI"] // nodes
             if self.refreshes:
                 self.refresh(clock, level)
                 return
@@ -196,9 +200,12 @@ class Channel:
             request = self.oldest_first[0]
             if request.command == SYNC:
                 self.pending_reads.append((clock, self.oldest_first.pop(0)))
-            elif self.can(request, clock) and not self.is_held(request):
-                if self.serve(request, clock) == "done":
-                    self.oldest_first.pop(0)
+            elif (
+                self.can(request, clock)
+                and not self.is_held(request)
+                and self.serve(request, clock) == "done"
+            ):
+                self.oldest_first.pop(0)
             return
         self.plain(clock)
 

@@ -36,10 +36,11 @@ dram:
   channel_capacity_B: {value: 1073741824, source: made_up}
   refresh: {policy: none}
   commands:
-    ACT_AB: {target: bankgroup, meaning: activate, bank: open, needs: closed, row: true, column: false, data: none, duration: "0"}
-    PREA: {target: rank, meaning: precharge, bank: close, needs: any, row: false, column: false, data: none, duration: "0"}
-    MAC_AB: {target: rank, meaning: mac, bank: none, needs: open, row: true, column: true, data: none, duration: "nMACRES"}
-    REFab: {target: rank, meaning: refresh, bank: none, needs: closed, row: false, column: false, data: none, duration: nRFC}
+    # Merged with those that are extended.
+    ACT_AB: {target: bankgroup}
+    PREA: {target: rank}
+    MAC_AB: {target: rank}
+    REFab: {target: rank}
   constraints:
     groups: {value: [rank, [ACT_AB], [ACT_AB], "20", 2], source: made_up}
 unit:

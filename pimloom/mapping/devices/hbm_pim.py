@@ -182,7 +182,8 @@ class _Host:
         builder.add("PREab", self.channels)
         builder.add("ACT_AB", self.channels, node=EVEN, row=self.reserved.registers)
         builder.add("ACT_AB", self.channels, node=ODD, row=self.reserved.mode)
-        builder.add("WR_CRF", self.channels, words, node=EVEN, row=self.reserved.registers, column=0)
+        registers = self.reserved.registers
+        builder.add("WR_CRF", self.channels, words, node=EVEN, row=registers, column=0, operand=0)
         builder.add("MRS_PIM", self.channels, node=ODD, row=self.reserved.mode, column=0, operand=1)
         return builder.build()
 

@@ -16,6 +16,7 @@ from pimloom.sim.bench import Issued, channels
 from pimloom.traces.check import check
 from pimloom.traces.io import from_log
 from pimloom.traces.stream import Attention, Elementwise, Gemv, Kernel, Site, Work
+from tests.mapping.devices.naive_hbm import Twin
 
 MEASURED = Path(__file__).parents[2] / "data/pim/hbm/measured.csv"
 """From the results of Samsung's public simulator: cycles of whole kernels, and commands of one channel by kind."""
@@ -123,7 +124,7 @@ class Machine:
         self.sent = [iter(flat[positions]) for positions in kernel.feed()]
 
     def execute(self) -> Any:
-        stream, commands = self.kernel.stream, self.device.dram.commands
+        stream = self.kernel.stream
         for i in range(len(stream)):
             if stream.command[i] < 0:
                 continue
@@ -135,7 +136,6 @@ class Machine:
                             name, channel, int(stream.node[i]), int(stream.row[i]),
                             int(stream.column[i] + k), int(stream.operand[i] + k),
                         )  # fmt: skip
-                        assert name in commands
         assert not self.open
         assert all(next(sent, None) is None for sent in self.sent)
         assert all(len(positions) == 0 for positions in self.kernel.drain())
@@ -252,6 +252,15 @@ def test_operands_lie_in_rows_of_their_own(work: Work) -> None:
     assert places[2].max() == 11 + kernel.rows - 1
 
 
+@pytest.mark.parametrize("tree", [0, 1])
+@pytest.mark.parametrize("work", [Gemv(200, 700, 3), Gemv(64, 128), Elementwise("add", 30000)])
+def test_commands_keep_to_the_operands_rows(work: Work, tree: int) -> None:
+    machine = small(2, f"options.tree={tree}")
+    kernel = lower(machine, work, Site(2, row=11))
+    rows = {int(row) for row in kernel.stream.row} - {-1, 16380, 16381, 16382, 16383}
+    assert rows == set(range(11, 11 + kernel.rows))
+
+
 # --- the device --------------------------------------------------------------------------------------------
 
 
@@ -263,6 +272,29 @@ def test_commands_obey_the_memory(work: Work, ranks: int) -> None:
     assert issued.logs is not None
     trace = from_log(machine.dram, 0, issued.logs[0])
     assert check(machine.dram, machine.dram.symbols({}), trace) == []
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(
+    ("work", "tree"),
+    [
+        (Gemv(64, 1500), 0), (Gemv(130, 129), 0), (Gemv(64, 1025), 1), (Elementwise("mul", 30000), 0),
+        (Elementwise("relu", 33000), 0), (Attention("context", 2, 1, 64, 300), 0),
+    ],
+)  # fmt: skip
+def test_every_command_is_where_the_twin_has_it(work: Work, tree: int, ranks: int) -> None:
+    machine = device(
+        "dram.channels=1", f"dram.ranks={ranks}", f"dram.channel_capacity_B={ranks * 2**28}",
+        f"options.tree={tree}",
+    )  # fmt: skip
+    kernel = lower(machine, work, Site(1))
+    issued = channels(machine).run(kernel.stream, 0, True)
+    assert issued.logs is not None
+    twin = Twin(machine.dram)
+    events = twin.run(kernel.stream)
+    assert [tuple(map(int, command)) for command in issued.logs[0]] == events
+    # The host waits one clock for its last data.
+    assert issued.cycles == twin.end + 1
 
 
 def test_ranks_take_turns_with_refresh() -> None:
