@@ -53,7 +53,7 @@ def test_equals_numpy(name: str, kind: str) -> None:
 
 SMALL: list[tuple[str, Work]] = [
     *((f"attacc-{level}", Gemv(33, 129, 2)) for level in ("bank", "bg", "buffer")),
-    *((f"attacc-{level}", Attention("attention", 6, 3, 17, 35)) for level in ("bank", "bg", "buffer")),
+    *((f"attacc-{level}", Attention("attention", 4, 2, 17, 35)) for level in ("bank", "bg", "buffer")),
     ("gddr6-aim", Gemv(33, 1041, 2)),
     ("gddr6-aim", Attention("score", 4, 2, 17, 35)),
     ("gddr6-aim", Attention("context", 4, 2, 17, 35)),
