@@ -96,6 +96,8 @@ def _run(m: Machine, kernel: Kernel) -> None:
         if meaning is None:
             raise m.fail(f"{c.meaning} means nothing in a stream")
         meaning(m)
+        if c.bank == "close":
+            m.open[m.access.channels[:, None], m.access.banks] = -1
 
 
 def _banks(device: Device, command: Command, node: int) -> Index:

@@ -195,6 +195,18 @@ def test_an_activate_of_a_bank_that_is_open() -> None:
         execute(DEVICE, kernel(opened(2, 3)), Memory(DEVICE, "fp32"))
 
 
+def test_an_access_that_closes_its_bank() -> None:
+    b = opened(2)
+    b.add("RDA", FIRST, node=3, column=0)
+    b.add("RD", FIRST, node=3, column=0)
+    with pytest.raises(FunctionalError, match="instruction 2: RD: bank 3 is closed, and no row is named"):
+        execute(
+            DEVICE,
+            kernel(b, drain=[np.arange(2 * LANES).reshape(2, LANES)], size=2 * LANES),
+            Memory(DEVICE, "fp32"),
+        )
+
+
 def test_the_controller_opens_the_row_that_an_access_names() -> None:
     b = opened(2)
     b.add("RD", FIRST, node=3, row=1, column=0)

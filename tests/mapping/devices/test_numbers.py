@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from pimloom.arch.device import load_device
 from pimloom.mapping.devices import lowerings
@@ -38,9 +39,15 @@ KINDS: dict[str, list[Work]] = {
 }
 
 
-def cases() -> Iterator[tuple[str, str]]:
+def marked(name: str, work: Work | str) -> ParameterSet:
+    """Attention at buffer level takes long: one instruction an access, as its units go from bank to bank."""
+    slow = name == "attacc-buffer" and work != "gemv"
+    return pytest.param(name, work, marks=[pytest.mark.slow] if slow else [])
+
+
+def cases() -> Iterator[ParameterSet]:
     for name, device in DEVICES.items():
-        yield from ((name, kind) for kind in lowerings(device) if kind in KINDS)
+        yield from (marked(name, kind) for kind in lowerings(device) if kind in KINDS)
 
 
 @pytest.mark.parametrize("name, kind", list(cases()))
@@ -69,7 +76,7 @@ SMALL: list[tuple[str, Work]] = [
 SILENT = {"activate", "precharge", "mode"}
 
 
-@pytest.mark.parametrize("name, work", SMALL, ids=str)
+@pytest.mark.parametrize("name, work", [marked(*case) for case in SMALL], ids=str)
 def test_every_mistake_shows(name: str, work: Work) -> None:
     assert_mistakes_show(DEVICES[name], work, Site(2), SILENT)
 
