@@ -1,9 +1,9 @@
 """Every kernel of every device computes what NumPy does, at sizes around those that its units and rows like."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from pimloom.arch.device import load_device
 from pimloom.mapping.devices import lowerings
@@ -39,13 +39,13 @@ KINDS: dict[str, list[Work]] = {
 }
 
 
-def marked(name: str, work: Work | str) -> ParameterSet:
+def marked(name: str, work: Work | str) -> Any:
     """Attention at buffer level takes long: one instruction an access, as its units go from bank to bank."""
     slow = name == "attacc-buffer" and work != "gemv"
     return pytest.param(name, work, marks=[pytest.mark.slow] if slow else [])
 
 
-def cases() -> Iterator[ParameterSet]:
+def cases() -> Iterator[Any]:
     for name, device in DEVICES.items():
         yield from (marked(name, kind) for kind in lowerings(device) if kind in KINDS)
 
