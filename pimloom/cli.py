@@ -1080,21 +1080,52 @@ def diff(
         raise typer.Exit(MISMATCH)
 
 
-@app.command(epilog="Example: pimloom reproduce pim-gpt --write-docs docs")
+@app.command(epilog="Example: pimloom reproduce aim --cases my-cases.csv --json")
 def reproduce(
-    paper: Annotated[Literal["pim-gpt"], typer.Argument(metavar="PAPER", help="pim-gpt")],
+    what: Annotated[
+        Literal["pim-gpt", "hbm-pim", "aim", "cent", "attacc"],
+        typer.Argument(metavar="WHAT", help="A paper: pim-gpt; or a device: hbm-pim, aim, cent, attacc."),
+    ],
+    cases: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Table of a device's cases.",
+            show_default="the one of its own simulator, shipped",
+        ),
+    ] = None,
     write_docs: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write DIR/validation.md, the comparison as a page.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the comparison into its part of DIR/validation.md."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Run a machine as published; print the published figures beside ours, the difference and the reason."""
+    """Run a machine as published, or a device as its own simulator did, and print their figures beside ours."""
     from pimloom.arch.document import InputError
-    from pimloom.reproduce import PAPERS, Published, difference, markdown, spread
-    from pimloom.reproduce import reproduce as compare
 
     if write_docs is not None and not write_docs.is_dir():
         raise InputError(f"{write_docs}: is not a folder")
+    if what == "pim-gpt":
+        if cases is not None:
+            raise InputError(f"--cases {cases}: pim-gpt has no table of cases")
+        told, page, lines = _reproduce_paper(what)
+    else:
+        told, page, lines = _reproduce_device(what, cases)
+    if write_docs is not None:
+        from pimloom.reports.validation import replace_part
+
+        replace_part(write_docs / "validation.md", what, page)
+    if json:
+        _print_json(told)
+        return
+    for line in lines:
+        typer.echo(line)
+
+
+def _reproduce_paper(paper: str) -> tuple[Any, list[str], list[str]]:
+    from pimloom.reproduce import PAPERS, Published, difference, markdown, spread
+    from pimloom.reproduce import reproduce as compare
+
     _announce_compilation()
     published: Published = _load(PAPERS[paper], kinds=("published",))[0]
     models = list(published.models)
@@ -1105,19 +1136,33 @@ def reproduce(
                 progress(models.index(model), len(models), f"{paper}: {model}, 3 runs")
 
         findings, runs = compare(paper, tell)
-    if write_docs is not None:
-        (write_docs / "validation.md").write_text(
-            "\n".join(markdown(paper, findings, runs)) + "\n", encoding="utf-8"
-        )
-    if json:
-        _print_json([f._asdict() for f in findings])
-        return
+    lines = []
     for f in findings:
-        typer.echo(
+        lines.append(
             f"{f.quantity} ({f.unit}): published {spread(f.theirs)}, ours {spread(f.ours)}: {difference(f)}"
         )
         if not f.within:
-            typer.echo(f"    {f.why.strip()}")
+            lines.append(f"    {f.why.strip()}")
+    return [f._asdict() for f in findings], list(markdown(paper, findings, runs)), lines
+
+
+def _reproduce_device(device: str, cases: Path | None) -> tuple[Any, list[str], list[str]]:
+    from pimloom.reproduce_devices import markdown, reproduce_device
+
+    _announce_compilation()
+    with _progress(device) as progress:
+        outcomes = reproduce_device(device, cases, progress)
+    width = max(len(o.case) for o in outcomes)
+    lines = [f"{'case':{width}}  {'reference':>10}  {'ours':>10}  difference"]
+    for o in outcomes:
+        refreshed = "" if o.cycles_refreshed is None else f"  with refresh {o.cycles_refreshed:,}"
+        lines.append(
+            f"{o.case:{width}}  {o.reference_cycles:>10,}  {o.cycles:>10,}  {o.difference:>+10.2%}{refreshed}"
+        )
+    equal = sum(o.cycles == o.reference_cycles for o in outcomes)
+    worst = max(abs(o.difference) for o in outcomes)
+    lines.append(f"{equal} of {len(outcomes)} equal to the clock, the largest difference {worst:.2%}")
+    return [o.as_json() for o in outcomes], list(markdown(device, outcomes)), lines
 
 
 @app.command()

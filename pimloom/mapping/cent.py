@@ -16,7 +16,6 @@ from pimloom.mapping.devices.aim import (
     contexts,
     end,
     instructions,
-    interleave,
     join,
     mask,
     product,

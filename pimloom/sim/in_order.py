@@ -59,7 +59,7 @@ CLOCK: first clock whose command is not known yet; DUE: of the next refresh, TUR
 for theirs; MODE: 1 = the second; IN_FIFO: requests in order; FIFO_FIRST, FIFO_COUNT: the ring of their instructions;
 DRAINS: writes go before reads; GONE: requests that have left a queue so far, LAST_GONE: the clock of the last;
 LAST_READ: clock at which the last data was taken, READS: how often; LAST_WRITE: clock at which the last other request
-was finished; FINISH: the later of both; SYNCED: clock at which SYNC left the queue, with what then held of LAST_READ
+was finished; FINISH: clock by which all requests have had their duration; SYNCED: clock at which SYNC left the queue, with what then held of LAST_READ
 and READS; OPEN_...: banks, and since when; LAST_COMMAND: its clock; LOGGED: rows of the log"""
 
 
@@ -156,6 +156,7 @@ def _write_log(
 def _finish(setup: Setup, s: I8, command: int, clock: int, accesses: int) -> None:
     """Note when the last of some requests that issued one clock or more apart is done."""
     done = clock + setup.commands[command, DURATION]
+    s[FINISH] = max(s[FINISH], done)
     if setup.commands[command, IS_READ]:
         # Data is taken one a clock, in order.
         done = max(done, s[LAST_READ] + accesses)
@@ -163,7 +164,6 @@ def _finish(setup: Setup, s: I8, command: int, clock: int, accesses: int) -> Non
         s[READS] += accesses
     else:
         s[LAST_WRITE] = max(s[LAST_WRITE], done)
-    s[FINISH] = max(s[FINISH], done)
 
 
 @inlined
@@ -389,10 +389,12 @@ def _serve_oldest(
         # Nothing but its own stamp binds the next one, since nothing else issues in between.
         more = min(entry[LEFT] - 1, (limit - 1 - at) // gap, target - s[GONE] - 1)
     if more > 0:
+        column = entry[D_COLUMN] if entry[COLUMN] >= 0 else 0
+        operand = entry[D_OPERAND] if entry[OPERAND] >= 0 else 0
         for i in range(1, more + 1 if s[LOGGED] < len(log) else 0):
             _write_log(
-                s, log, final, node, entry[ROW], entry[COLUMN] + i * entry[D_COLUMN],
-                entry[OPERAND] + i * entry[D_OPERAND], at + i * gap,
+                s, log, final, node, entry[ROW], entry[COLUMN] + i * column, entry[OPERAND] + i * operand,
+                at + i * gap,
             )  # fmt: skip
         at += more * gap
         stamp(rules, state.ready, state.past, final, _first_bank(rules, final, node), at)
@@ -586,10 +588,10 @@ def _is_idle(s: I8) -> bool:
 
 @inlined
 def _equal(a: I8, b: I8) -> bool:
-    for i in range(len(a)):
-        if a[i] != b[i]:
-            return False
-    return True
+    i = 0
+    while i < len(a) and a[i] == b[i]:
+        i += 1
+    return i == len(a)
 
 
 @kernel
@@ -762,7 +764,8 @@ class InOrder:
 def _leaders(groups: I8) -> I8:
     """Return the leader of each channel."""
     members = groups[:, None] >> np.arange(len(groups)) & 1
-    return members.argmax(axis=0)
+    leaders: I8 = members.argmax(axis=0)
+    return leaders
 
 
 def _totals(tally: I8, leaders: I8) -> I8:

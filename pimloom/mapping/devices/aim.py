@@ -18,6 +18,7 @@ from pimloom.traces.stream import (
     END,
     FIELDS,
     REGISTER,
+    U8,
     Attention,
     Elementwise,
     Gemv,
@@ -29,12 +30,11 @@ from pimloom.traces.stream import (
 
 NOBODY = -1
 
-Numbers = int | Sequence[int] | Index
+Numbers = int | Index
+Masks = np.uint64 | U8
 
 
-def instructions(
-    device: Device, command: str | int, channels: Numbers | np.uint64, **fields: Numbers
-) -> Stream:
+def instructions(device: Device, command: str | int, channels: Masks, **fields: Numbers) -> Stream:
     """Return instructions of one command; `channels` and the other fields of `Stream` are broadcast."""
     names = tuple(device.dram.commands)
     values: dict[str, Numbers] = {

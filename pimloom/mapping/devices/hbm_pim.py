@@ -400,16 +400,14 @@ class _Product:
         )
 
 
-def gemv(device: Device, work: Work, site: Site) -> Kernel:
+def gemv(device: Device, work: Gemv, site: Site) -> Kernel:
     """Lower a product of a matrix and vectors. Raises InputError where it does not fit."""
-    assert isinstance(work, Gemv)
     product = _Product(device, site, Matrices(1, work.outputs, work.inputs, work.batch))
     return product.kernel("matrix", lambda field: field[0])
 
 
-def attention(device: Device, work: Work, site: Site) -> Kernel:
+def attention(device: Device, work: Attention, site: Site) -> Kernel:
     """Lower one token's scores or context: a matrix a key-value head. Raises InputError where it does not fit."""
-    assert isinstance(work, Attention)
     batch = work.heads // work.kv_heads
     if work.kind == "score":
         keys = _Product(device, site, Matrices(work.kv_heads, work.tokens, work.d_head, batch))
@@ -418,12 +416,11 @@ def attention(device: Device, work: Work, site: Site) -> Kernel:
     return values.kernel("values", lambda field: field.swapaxes(1, 2))
 
 
-def elementwise(device: Device, work: Work, site: Site) -> Kernel:
+def elementwise(device: Device, work: Elementwise, site: Site) -> Kernel:
     """Lower an element-wise function: operands and result lie in areas of rows behind each other.
 
     Raises InputError where they do not fit.
     """
-    assert isinstance(work, Elementwise)
     host = _Host(device, site)
     shape = host.shape
     operands = ("a", "b") if work.kind in OPERATIONS else ("a",)
