@@ -36,6 +36,9 @@ def execute(device: Device, kernel: Kernel, memory: Memory, vector: npt.ArrayLik
     if (m.state == DUE).any():
         c, unit, register = (int(i) for i in np.argwhere(m.state == DUE)[0])
         raise FunctionalError(f"channel {c}: result register {register} of unit {unit} is never read")
+    if (m.activated == DUE).any():
+        c, unit = (int(i) for i in np.argwhere(m.activated == DUE)[0])
+        raise FunctionalError(f"channel {c}: the activated value of unit {unit} is never read")
     if kernel.left is not None:
         parts: F4 = memory.load(kernel.left()).reshape(kernel.size, -1).sum(axis=1)
         return parts
@@ -93,6 +96,8 @@ def _run(m: Machine, kernel: Kernel) -> None:
         if meaning is None:
             raise m.fail(f"{c.meaning} means nothing in a stream")
         meaning(m)
+        if c.bank == "close":
+            m.open[m.access.channels[:, None], m.access.banks] = -1
 
 
 def _banks(device: Device, command: Command, node: int) -> Index:

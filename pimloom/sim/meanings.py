@@ -25,11 +25,6 @@ def _activate(m: Machine) -> None:
     m.open[a.channels[:, None], a.banks] = a.row
 
 
-def _precharge(m: Machine) -> None:
-    """Close banks, open or not."""
-    m.open[m.access.channels[:, None], m.access.banks] = -1
-
-
 def _read(m: Machine) -> None:
     """Bring columns of one bank to the pins."""
     m.give(m.stored()[:, 0])
@@ -165,13 +160,13 @@ def _mode_by_lane(m: Machine) -> None:
 
 
 def _nothing(m: Machine) -> None:
-    """Change no data."""
+    """Change no data; what closes banks closes them whatever it means."""
 
 
 Meaning = Callable[[Machine], None]
 MEANINGS: dict[str, Meaning] = {
     "activate": _activate,
-    "precharge": _precharge,
+    "precharge": _nothing,
     "read": _read,
     "write": _write,
     "write_buffer": _write_buffer,

@@ -195,6 +195,18 @@ def test_an_activate_of_a_bank_that_is_open() -> None:
         execute(DEVICE, kernel(opened(2, 3)), Memory(DEVICE, "fp32"))
 
 
+def test_an_access_that_closes_its_bank() -> None:
+    b = opened(2)
+    b.add("RDA", FIRST, node=3, column=0)
+    b.add("RD", FIRST, node=3, column=0)
+    with pytest.raises(FunctionalError, match="instruction 2: RD: bank 3 is closed, and no row is named"):
+        execute(
+            DEVICE,
+            kernel(b, drain=[np.arange(2 * LANES).reshape(2, LANES)], size=2 * LANES),
+            Memory(DEVICE, "fp32"),
+        )
+
+
 def test_the_controller_opens_the_row_that_an_access_names() -> None:
     b = opened(2)
     b.add("RD", FIRST, node=3, row=1, column=0)
@@ -236,3 +248,113 @@ def test_a_channel_that_the_device_lacks() -> None:
     b.add("GWRITE", 1 << CHANNELS, operand=0)
     with pytest.raises(FunctionalError, match=f"channel {CHANNELS} is not in 0..{CHANNELS - 1}"):
         execute(DEVICE, kernel(b), Memory(DEVICE, "fp32"))
+
+
+# --- what GDDR6-AiM has beside that ---------------------------------------------------------------------------
+
+AIM = load_device("gddr6-aim")[0]
+UNITS = np.arange(AIM.dram.banks)[None]
+
+
+def aim(*commands: tuple[str, dict[str, int]]) -> StreamBuilder:
+    b = StreamBuilder(AIM.dram.command_names)
+    for command, fields in commands:
+        b.add(command, FIRST, **fields)
+    return b
+
+
+def register(operand: int = 0) -> dict[str, int]:
+    return {"operand": operand}
+
+
+@pytest.mark.parametrize(
+    "commands, message",
+    [
+        (["WRGB", "MAC16"], "MAC16: result register 0 was never set"),
+        (["AF16"], "AF16: result register 0 was never set"),
+        (["RDAF16"], "RDAF16: there is no activated value that was not read before"),
+        (["WRMAC16", "AF16", "AF16"], "AF16: the activated value before was not read"),
+        (["WRMAC16", "AF16"], "the activated value of unit 0 is never read"),
+        (["WRGB", "WRMAC16", "MAC16", "WRMAC16"], "WRMAC16: result register 0 holds a sum that was not read"),
+        (["WRMAC16", "RDMAC16"], "RDMAC16: result register 0 holds nothing that was not read before"),
+        (["WRCP"], "WRCP: buffer column 0 was never filled"),
+    ],
+)
+def test_registers_that_are_not_ready(commands: list[str], message: str) -> None:
+    b = aim(*((c, {"row": 0, "column": 0, "operand": 0}) for c in commands))
+    feed = [np.full((sum(AIM.dram.commands[c].data == "write" for c in commands), LANES), -1)]
+    with pytest.raises(FunctionalError) as error:
+        execute(AIM, kernel(b, feed), Memory(AIM, "fp32"))
+    assert str(error.value).endswith(message)
+
+
+def test_a_bias_is_added_to_and_activated() -> None:
+    b = aim(
+        ("WRGB", register(5)),
+        ("WRMAC16", register(3)),
+        ("MAC16", {"row": 1, "column": 5, "operand": 3}),
+        ("AF16", {"row": 1 << 29, "column": 0, "operand": 3}),
+        ("RDAF16", register(3)),
+        ("RDMAC16", register(3)),
+    )
+    random = np.random.default_rng(3)
+    cells, vector = (
+        random.standard_normal((16, LANES), np.float32),
+        random.standard_normal(2 * LANES, np.float32),
+    )
+    memory = Memory(AIM, "fp32")
+    bank, lane = np.indices((16, LANES))
+    memory.store(Place(0 * bank, bank, 0 * bank + 1, 0 * bank + 5, lane), cells)
+    feed = [np.arange(2 * LANES).reshape(2, LANES)]
+    got = execute(AIM, kernel(b, feed, [np.vstack([UNITS, UNITS + 16])], 32), memory, vector)
+    wanted = cells @ vector[:LANES] + vector[LANES:]
+    np.testing.assert_allclose(got, [*np.maximum(wanted, 0), *wanted], rtol=1e-4, atol=1e-6)
+
+
+def test_copies_between_a_bank_and_the_buffer() -> None:
+    b = aim(
+        ("RDCP", {"times": 2, "node": 6, "row": 1, "column": 4, "operand": 62}),
+        ("WRCP", {"times": 2, "node": 7, "row": 2, "column": 9, "d_column": -1, "operand": 62}),
+        ("RD", {"times": 2, "node": 7, "row": 2, "column": 8}),
+    )
+    memory = Memory(AIM, "fp32")
+    values = np.random.default_rng(4).standard_normal((2, LANES), np.float32)
+    column, lane = np.indices((2, LANES))
+    memory.store(Place(0 * lane, 0 * lane + 6, 0 * lane + 1, column + 4, lane), values)
+    got = execute(AIM, kernel(b, (), [np.arange(2 * LANES).reshape(2, LANES)], 2 * LANES), memory)
+    np.testing.assert_array_equal(got.reshape(2, LANES), values[::-1])
+
+
+# --- and HBM-PIM ---------------------------------------------------------------------------------------------
+
+
+def test_registers_of_lanes_hold_numbers_of_the_device() -> None:
+    device = load_device("hbm2-pim")[0]
+    b = StreamBuilder(device.dram.command_names)
+    rows, inputs = 5, device.unit.buffer_accesses
+    b.add("WR_GRF", FIRST, inputs, row=9, operand=0)
+    b.add("MRS_PIM", FIRST, node=1, row=9, column=0, operand=1)
+    # Two sums of four products each, from the odd banks.
+    for result in range(2):
+        b.add("MAC", FIRST, 4, node=1, row=rows, column=4 * result, operand=inputs * result)
+    b.add("STORE", FIRST, 2, node=0, row=6, column=0, operand=inputs)
+    random = np.random.default_rng(5)
+    vector = random.standard_normal((inputs, LANES), np.float32)
+    memory = Memory(device, "device")
+    unit, column, lane = np.indices((device.units, 8, LANES))
+    place = Place(0 * unit, 2 * unit + 1, 0 * unit + rows, column, lane)
+    memory.store(place, random.standard_normal(unit.shape))
+    stored = memory.load(place)
+    left = Place(*(field[:, :2] for field in (0 * unit, 2 * unit, 0 * unit + 6, column, lane)))
+    feed = [np.arange(inputs * LANES).reshape(inputs, LANES)]
+    whole = Kernel(b.build(), ROWS, left.lane.size, dict, lambda: feed, lambda: [], lambda: left)
+    got = execute(device, whole, memory, vector).reshape(device.units, 2, LANES)
+    sums = np.zeros((device.units, 2, LANES), np.float16)
+    for result in range(2):
+        for k in range(4):
+            product = stored[:, 4 * result + k] * vector[k].astype(np.float16).astype(np.float32)
+            sums[:, result] += product.astype(np.float16)
+    # The other rank does nothing.
+    rank = device.units // device.dram.ranks
+    np.testing.assert_array_equal(got[:rank], sums[:rank].astype(np.float32))
+    assert rank < device.units and not got[rank:].any()

@@ -31,9 +31,11 @@ def operands(work: Work, seed: int = 0) -> Operands:
     if isinstance(work, Attention):
         cached = {"score": ["keys"], "context": ["values"], "attention": ["keys", "values"]}[work.kind]
         length = work.tokens if work.kind == "context" else work.d_head
+        # As models do, so that no weight of a softmax vanishes.
+        scale = np.float32(1 if work.kind == "context" else work.d_head**-0.5)
         return {
             **{name: some(work.kv_heads, work.tokens, work.d_head) for name in cached},
-            "vector": some(work.heads, length),
+            "vector": some(work.heads, length) * scale,
         }
     if work.kind != "relu":
         return {"a": some(work.elements), "b": some(work.elements)}
