@@ -7,6 +7,7 @@ FOLDERS = {
     "memory": "memories",
     "arch": "archs",
     "device": "devices",
+    "host": "hosts",
     "model": "models",
     "sweep": "sweeps",
     "measured": "baselines",
