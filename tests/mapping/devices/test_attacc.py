@@ -208,6 +208,13 @@ def test_errors(work: Gemv | Attention | Elementwise, site: Site, message: str) 
         lower(device("bank"), work, site)
 
 
+def test_unknown_commands_of_the_controller() -> None:
+    with pytest.raises(
+        InputError, match=r"controller.alone.0: unknown command 'PREPC' \(did you mean 'PREPB'"
+    ):
+        device("buffer", "controller.alone=[PREPC]")
+
+
 def test_streams_as_generated_compute_nothing() -> None:
     machine = device("bank", "options.as_generated=1")
     kernel = lower(machine, Attention("attention", 2, 2, 64, 16), Site(1))
