@@ -47,6 +47,7 @@ PIPE_COLUMNS = 110
 CLASSES = {
     "arch": ("pimloom.arch.machine", "Arch"),
     "host": ("pimloom.arch.host", "Host"),
+    "gpu": ("pimloom.arch.gpu", "Gpu"),
     "device": ("pimloom.arch.device", "Device"),
     "system": ("pimloom.arch.system", "System"),
     "dram": ("pimloom.arch.dram", "Dram"),

@@ -69,7 +69,7 @@ def test_counts_add_up() -> None:
 
 def test_energy_is_counts_times_coefficients_and_unknown_stays_unknown() -> None:
     device = load_device(
-        "newton", ["energy.command_pJ.COMP=3", "energy.command_pJ.GWRITE=0.5", "energy.active_W=2"]
+        "newton", ["energy={command_pJ: {COMP: 3, GWRITE: 0.5}, active_W: 2}"]
     )[0]
     clock_ps = 1e12 / device.dram.clock_Hz
     told = price(device, {"COMP": 7, "GWRITE": 4, "READRES": 1, "PREab": 0}, 10, 20)

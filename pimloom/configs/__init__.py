@@ -9,6 +9,7 @@ FOLDERS = {
     "system": "archs",
     "device": "devices",
     "host": "hosts",
+    "gpu": "hosts",
     "model": "models",
     "sweep": "sweeps",
     "measured": "baselines",

@@ -261,7 +261,7 @@ def test_kind_of(tmp_path: Path) -> None:
         kind_of(str(path))
     path.write_text("name: x\n")
     with pytest.raises(
-        InputError, match=r"x.yaml:1:1: kind: missing; it should be one of dram, memory, arch, model"
+        InputError, match=r"x.yaml:1:1: kind: missing; it should be one of dram, memory, arch, "
     ):
         kind_of(str(path))
     with pytest.raises(InputError, match="cannot be read: No such file"):

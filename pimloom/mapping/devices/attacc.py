@@ -347,11 +347,12 @@ class Heads:
         context = 0 if self.work.kind == "score" else self.columns
         found = []
         for number in range(count):
-            first, second = number // 2 * 2 * (score + context), number % 2
-            # Both heads of a pair have their scores before their contexts.
-            heads = 2 if number // 2 * 2 + 1 < count else 1
+            second = number % 2
+            before = (number - second) * (score + context)
+            # Both heads of a pair have their scores before their contexts; a last one without a partner has its own.
+            scores_of_pair = score * (1 if number == count - 1 and not second else 2)
             found.append(
-                Round.of(self, number, first + second * score, first + heads * score + second * context)
+                Round.of(self, number, before + second * score, before + scores_of_pair + second * context)
             )
         return found
 

@@ -71,6 +71,14 @@ def test_complete_streams_take_as_long_where_the_generator_makes_no_slip() -> No
     assert differ == {"att_bank_L128_nh32_pc1": 545, "att_bank_L128_nh64_pc1": 1093}
 
 
+@pytest.mark.parametrize(("heads", "cycles"), [(130, 36572), (188, 48485)])
+def test_long_runs_with_refresh(heads: int, cycles: int) -> None:
+    """What the README of the reference says that the simulator computes, other than the table shipped with it."""
+    machine = device("bank")
+    work = Attention("attention", heads, heads, 128, 2048)
+    assert Window(machine).run(lower(machine, work, Site(16)).stream, 0, False).cycles == cycles
+
+
 RECORDED = sorted(path.name for path in DATA.glob("commands_*"))
 
 
@@ -198,6 +206,13 @@ def test_int8_halves_the_accesses() -> None:
 def test_errors(work: Gemv | Attention | Elementwise, site: Site, message: str) -> None:
     with pytest.raises(InputError, match=message):
         lower(device("bank"), work, site)
+
+
+def test_unknown_commands_of_the_controller() -> None:
+    with pytest.raises(
+        InputError, match=r"controller.alone.0: unknown command 'PREPC' \(did you mean 'PREPB'"
+    ):
+        device("buffer", "controller.alone=[PREPC]")
 
 
 def test_streams_as_generated_compute_nothing() -> None:
