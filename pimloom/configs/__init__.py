@@ -11,6 +11,7 @@ FOLDERS = {
     "sweep": "sweeps",
     "measured": "baselines",
     "processors": "baselines",
+    "cent": "baselines",
     "published": "baselines",
 }
 
