@@ -55,6 +55,7 @@ CLASSES = {
     "model": ("pimloom.workloads.model", "Model"),
     "measured": ("pimloom.reports.baselines", "Measured"),
     "processors": ("pimloom.reports.baselines", "Processors"),
+    "cent": ("pimloom.reports.cent", "Cent"),
     "published": ("pimloom.reproduce", "Published"),
     "sweep": ("pimloom.sweeps.description", "Sweep"),
 }

@@ -14,6 +14,7 @@ FOLDERS = {
     "sweep": "sweeps",
     "measured": "baselines",
     "processors": "baselines",
+    "cent": "baselines",
     "published": "baselines",
 }
 
