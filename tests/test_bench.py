@@ -46,7 +46,9 @@ def test_what_a_device_cannot_do() -> None:
         run_kernel(newton, Elementwise("relu", 5))
     with pytest.raises(InputError, match="--channels 25: newton has 1 to 24"):
         run_kernel(newton, Gemv(5, 5), 25)
-    with pytest.raises(InputError, match="gemv holds 2199023255552 B in its banks, and 1 channels have 536870912 B"):
+    with pytest.raises(
+        InputError, match="gemv holds 2199023255552 B in its banks, and 1 channels have 536870912 B"
+    ):
         run_kernel(newton, Gemv(2**20, 2**20), 1)
 
 
@@ -68,9 +70,7 @@ def test_counts_add_up() -> None:
 
 
 def test_energy_is_counts_times_coefficients_and_unknown_stays_unknown() -> None:
-    device = load_device(
-        "newton", ["energy={command_pJ: {COMP: 3, GWRITE: 0.5}, active_W: 2}"]
-    )[0]
+    device = load_device("newton", ["energy={command_pJ: {COMP: 3, GWRITE: 0.5}, active_W: 2}"])[0]
     clock_ps = 1e12 / device.dram.clock_Hz
     told = price(device, {"COMP": 7, "GWRITE": 4, "READRES": 1, "PREab": 0}, 10, 20)
     assert told == {
