@@ -374,7 +374,7 @@ def kernel(
     if stream:
         from pimloom.traces.foreign import write_stream
 
-        write_stream(stream, described, run.kernel.stream)
+        write_stream(stream, run.kernel.stream, described)
     _write_commands(commands, described, run.issued)
     _show_kernel(result, commands, json)
 
@@ -1152,6 +1152,8 @@ def _reproduce_device(device: str, cases: Path | None) -> tuple[Any, list[str], 
     from pimloom.reproduce_devices import markdown, reproduce_device
 
     _announce_compilation()
+    if device == "cent":
+        return _reproduce_cent(cases)
     with _progress(device) as progress:
         outcomes = reproduce_device(device, cases, progress)
     width = max(len(o.case) for o in outcomes)
@@ -1165,6 +1167,22 @@ def _reproduce_device(device: str, cases: Path | None) -> tuple[Any, list[str], 
     worst = max(abs(o.difference) for o in outcomes)
     lines.append(f"{equal} of {len(outcomes)} equal to the clock, the largest difference {worst:.2%}")
     return [o.as_json() for o in outcomes], list(markdown(device, outcomes)), lines
+
+
+def _reproduce_cent(cases: Path | None) -> tuple[Any, list[str], list[str]]:
+    from pimloom.reproduce_devices import CENT_QUANTITIES, cent_markdown, reproduce_cent
+
+    with _progress("cent") as progress:
+        told = reproduce_cent(cases, progress)
+    lines = []
+    for row in told:
+        lines.append(f"{row['case']}: block {row['reference_cycles']:,} clocks, ours {row['cycles']:,}")
+        for name in CENT_QUANTITIES:
+            q = row[name]
+            lines.append(
+                f"    {name.replace('_', ' '):28} {q['reference']:>12.5g} {q['ours']:>12.5g} {q['difference']:+.4%}"
+            )
+    return told, list(cent_markdown(told)), lines
 
 
 @app.command()

@@ -59,14 +59,16 @@ def expected(work: Work, operands: Mapping[str, Array]) -> Array:
             return positive
         case Elementwise():
             a, b = operands["a"], operands["b"]
-            return a + b if work.kind == "add" else a * b
+            combined: Array = a + b if work.kind == "add" else a * b
+            return combined
     grouped = vector.reshape(work.kv_heads, -1, vector.shape[1])
     if work.kind != "context":
         scores = np.einsum("kgd,ktd->kgt", grouped, operands["keys"])
         if work.kind == "score":
-            return scores.reshape(-1)
+            return np.asarray(scores, np.float32).reshape(-1)
         grouped = softmax(scores)
-    return np.einsum("kgt,ktd->kgd", grouped, operands["values"]).reshape(-1)
+    result: Array = np.einsum("kgt,ktd->kgd", grouped, operands["values"])
+    return result.reshape(-1)
 
 
 def check(run: KernelRun, seed: int = 0) -> float:

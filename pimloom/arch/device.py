@@ -108,7 +108,7 @@ class Device(Description):
     ordinary: Annotated[
         str | None,
         Field(
-            description="shipped DRAM whose commands and rules the host's ordinary accesses follow; null = the device's own"
+            description="shipped DRAM whose rules the host's ordinary accesses follow; null = the device's own"
         ),
     ] = None
     energy: Energies = Energies()

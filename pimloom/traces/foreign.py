@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,25 @@ _LEVELS = ("pseudochannel", "rank", "bankgroup", "bank")
 _NUMBER = re.compile("0[xX][0-9a-fA-F]+|[0-9]+")
 _Request = tuple[str, int, int, int, int]
 """Command, channel, node, row, column (-1 = none)."""
+
+
+def read_stream(path: Path | str, device: Device) -> Stream:
+    """Return a program in the form of the device's own simulator. Raises InputError, also where it has none."""
+    return _form(device)[0](path, device)
+
+
+def write_stream(path: Path | str, stream: Stream, device: Device) -> None:
+    """Write a program in the form of the device's own simulator. Raises InputError, also where it has none."""
+    _form(device)[1](path, stream, device)
+
+
+def _form(device: Device) -> tuple[Callable[..., Stream], Callable[..., None]]:
+    forms = {"aim": (read_aim, write_aim), "attacc": (read_attacc, write_attacc)}
+    if device.lowering not in forms:
+        raise InputError(
+            f"{device.name}: no form of programs is known of {device.lowering} devices; it is of {', '.join(forms)}"
+        )
+    return forms[device.lowering]
 
 
 def read_attacc(path: Path | str, device: Device) -> Stream:
