@@ -347,10 +347,12 @@ class _Runner:
         if memory_B:
             devices = self.layout.shards
             over_pins_Bps = self.memory.read_Bps * self.system.channels / self.dram.channels
-            if self.system.link.bandwidth_Bps:
-                over_pins_Bps = min(over_pins_Bps, self.system.link.bandwidth_Bps)
+            link = self.system.link
+            if link.bandwidth_Bps:
+                over_pins_Bps = min(over_pins_Bps, link.bandwidth_Bps)
                 self.tally.link_bits += round(8 * memory_B)
-            ns = max(ns, self.host.operator_ns + memory_B / (over_pins_Bps * devices) * 1e9)
+            reading_ns = 2 * link.latency_ns + memory_B / (over_pins_Bps * devices) * 1e9
+            ns = max(ns, self.host.operator_ns + reading_ns)
             self.tally.accesses += round(memory_B / self.dram.access_B)
         spent = round(ns * 1000)
         causes[CAUSES.index("host")] += spent
