@@ -354,9 +354,16 @@ def kernel(
 ) -> None:
     """One kernel on one PIM device whose channels are idle: clocks, commands, energy."""
     from pimloom.arch.device import load_device
+    from pimloom.arch.tree import InputError
     from pimloom.bench import kernel_result, parse_shape, run_kernel
 
     if kind == "block":
+        for option, given in (
+            ("--channels", channels is not None), ("--commands", commands is not None),
+            ("--stream", stream is not None), ("--check", check),
+        ):  # fmt: skip
+            if given:
+                raise InputError(f"{option}: a block is many kernels on a system, which have no such choice")
         _block(device, shape, override or (), json)
         return
     described, _ = load_device(device, override or ())
