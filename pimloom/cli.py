@@ -1013,23 +1013,30 @@ def show(
 
 @app.command(epilog="Example: pimloom datasheet ./my-dram.yaml --out out")
 def datasheet(
-    drams: Annotated[
+    names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[DRAM]...", help="By shipped name or YAML; none = all shipped, and an index."
+            metavar="[NAME]...",
+            help="DRAMs and PIM devices by shipped name or YAML; none = all shipped, and an index.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the pages.")] = Path("out/datasheets"),
 ) -> None:
-    """Write pages on DRAMs: organisation, timings, rules, their sources, and a timing diagram."""
+    """Write pages on DRAMs and PIM devices: organisation, timings, rules, their sources, and timing diagrams."""
+    from pimloom.arch.device import Device
+    from pimloom.reports.devices import write_device, write_devices
     from pimloom.reports.standards import write_page, write_standards
 
-    loaded = [(Path(name).stem, *_load(name, kinds=("dram",))) for name in drams or ()]
+    loaded = [(Path(name).stem, *_load(name, kinds=("dram", "device"))) for name in names or ()]
     _check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
+    _announce_compilation()
     with _busy("drawing"):
-        written = [path for stem, dram, document in loaded for path in write_page(dram, document, out / stem)]
-        written = written or write_standards(out)
+        written = []
+        for stem, described, document in loaded:
+            write = write_device if isinstance(described, Device) else write_page
+            written += write(described, document, out / stem)
+        written = written or [*write_standards(out), *write_devices(out)]
     for path in written:
         typer.echo(path)
 

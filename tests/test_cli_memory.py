@@ -144,11 +144,25 @@ def test_datasheets(tmp_path: Path) -> None:
 
 def test_the_datasheets_in_the_docs_are_current(tmp_path: Path) -> None:
     assert run("datasheet", "--out", str(tmp_path)).code == 0
-    for path in (tmp_path / "standards.md", *(tmp_path / "standards").iterdir()):
-        committed = ROOT / "docs" / path.relative_to(tmp_path)
-        assert committed.read_bytes() == path.read_bytes(), f"{committed}: run pimloom datasheet --out docs"
-    written = {path.name for path in (tmp_path / "standards").iterdir()}
-    assert written == {path.name for path in (ROOT / "docs" / "standards").iterdir()}
+    written = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    for path in written:
+        committed = ROOT / "docs" / path
+        assert committed.read_bytes() == (tmp_path / path).read_bytes(), (
+            f"{committed}: run pimloom datasheet --out docs"
+        )
+    folders = [ROOT / "docs" / name for name in ("standards", "devices")]
+    in_docs = {path.relative_to(ROOT / "docs") for folder in folders for path in folder.iterdir()}
+    assert written == {Path("standards.md"), *in_docs}
+
+
+def test_datasheet_of_a_device(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: newton\nkind: device\nversion: 1\nname: own\nunit: {buffer_accesses: 16}\n")
+    done = run("datasheet", str(own), "--out", str(tmp_path / "pages"))
+    assert done.code == 0, done.err
+    names = sorted(path.name for path in (tmp_path / "pages").iterdir())
+    assert names == ["own-broadcast.svg", "own-padding.svg", "own-tail.svg", "own.md"]
+    assert "| buffer_accesses | 16 |" in (tmp_path / "pages" / "own.md").read_text()
 
 
 def test_keys_are_explained() -> None:

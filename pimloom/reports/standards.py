@@ -89,7 +89,7 @@ def index(drams: Sequence[Dram]) -> str:
 
 def _section(title: str, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     rows = list(rows)
-    return [f"## {title}", _table(titles, rows)] if rows else []
+    return [f"## {title}", table(titles, rows)] if rows else []
 
 
 def _summary(dram: Dram) -> list[str]:
@@ -122,22 +122,9 @@ def page(dram: Dram, document: Document, diagram: str) -> str:
         f"![Commands of {dram.name} at their earliest clocks]({diagram})",
         "Each command at its earliest clock; an arrow is the rule that bound it, `name: expression = "
         f"{unit}`. Numbered commands move the bursts of the same number. Time runs to scale but for the cuts (//).",
-        "## Organisation",
-        _table(("", "value", "source"), _organisation(dram, said)),
-        "## Commands",
-        _table(
-            ("command", "addresses", "meaning", "then the bank is", f"done after ({unit})"), _commands(dram)
-        ),
-        "## Timings",
-        f"One clock is {_ns(1, dram)} ns" + (", half a CK." if dram.command_bus == "half_clock" else "."),
-        _table(("name", unit, "ns", "source"), _timings(dram, said)),
-        "## Rules",
-        "`after` may issue so long after `before` at the earliest, if both concern the same node of the *level*. "
-        "*Siblings*: different nodes below the same parent instead. *Window*: counted from so many `before` back. "
-        "A minimum of zero or less binds nothing.",
-        _table(("rule", "level", "before", "after", "minimum", unit, "source"), _rules(dram, said)),
+        *sections(dram, said),
         "## Currents",
-        _table(("name", "value", "source"), _currents(dram, said)),
+        table(("name", "value", "source"), _currents(dram, said)),
         "## Sources",
         "\n".join(f"- `{key}`: {text}" for key, text in sorted(_sources(dram, said).items())),
     ]
@@ -146,6 +133,27 @@ def page(dram: Dram, document: Document, diagram: str) -> str:
 
 Said = Mapping[Keys, tuple[str | None, str | None]]
 """Path of a value -> the key of its source, and its note."""
+
+
+def sections(dram: Dram, said: Said) -> list[str]:
+    """Return what a page says about organisation, commands, timings and rules of a memory."""
+    unit = "halves of a CK" if dram.command_bus == "half_clock" else "clocks"
+    return [
+        "## Organisation",
+        table(("", "value", "source"), _organisation(dram, said)),
+        "## Commands",
+        table(
+            ("command", "addresses", "meaning", "then the bank is", f"done after ({unit})"), _commands(dram)
+        ),
+        "## Timings",
+        f"One clock is {_ns(1, dram)} ns" + (", half a CK." if dram.command_bus == "half_clock" else "."),
+        table(("name", unit, "ns", "source"), _timings(dram, said)),
+        "## Rules",
+        "`after` may issue so long after `before` at the earliest, if both concern the same node of the *level*. "
+        "*Siblings*: different nodes below the same parent instead. *Window*: counted from so many `before` back. "
+        "A minimum of zero or less binds nothing.",
+        table(("rule", "level", "before", "after", "minimum", unit, "source"), _rules(dram, said)),
+    ]
 
 
 def _organisation(dram: Dram, said: Said) -> list[list[str]]:
@@ -173,7 +181,7 @@ def _organisation(dram: Dram, said: Said) -> list[list[str]]:
     ]
     single = {"pseudochannels", "ranks", "stack_ids", "devices"}
     return [
-        [label, value, _source(said, path)]
+        [label, value, source_of(said, path)]
         for label, path, value in values
         if not (path and path[0] in single and value == "1")
     ]
@@ -198,7 +206,7 @@ def _commands(dram: Dram) -> list[list[str]]:
 
 def _timings(dram: Dram, said: Said) -> list[list[str]]:
     return [
-        [f"`{name}`", str(n), _ns(n, dram), _source(said, ("timing", name))]
+        [f"`{name}`", str(n), _ns(n, dram), source_of(said, ("timing", name))]
         for name, n in dram.timing.items()
     ]
 
@@ -211,7 +219,7 @@ def _rules(dram: Dram, said: Said) -> list[list[str]]:
         n = evaluate(rule.minimum, symbols)
         level = NAMES[rule.level] + extra
         commands = [", ".join(f"`{command}`" for command in side) for side in (rule.before, rule.after)]
-        source = _source(said, ("constraints", name))
+        source = source_of(said, ("constraints", name))
         rows.append([name, level, *commands, f"`{rule.minimum}`", str(n), source])
     return rows
 
@@ -219,7 +227,7 @@ def _rules(dram: Dram, said: Said) -> list[list[str]]:
 def _currents(dram: Dram, said: Said) -> list[list[str]]:
     return [
         [f"`{name.rpartition('_')[0]}`", f"{value:g} {name.rpartition('_')[2]}" if value is not None else "not known",
-         _source(said, ("currents", name))]
+         source_of(said, ("currents", name))]
         for name, value in dram.currents
     ]  # fmt: skip
 
@@ -230,7 +238,8 @@ def _sources(dram: Dram, said: Said) -> dict[str, str]:
     return {key: text for key, text in dram.sources.items() if key in keys}
 
 
-def _source(said: Said, path: Keys) -> str:
+def source_of(said: Said, path: Keys) -> str:
+    """Return in words where the value at a path comes from; empty if nothing is said."""
     source, note = said.get(path, (None, None))
     return "" if source is None else f"{source}{f': {note}' if note else ''}"
 
@@ -246,7 +255,7 @@ def _bytes(n: int) -> str:
     return f"{n} B"
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table; a bar in a cell is escaped."""
     cells = [titles, ["---"] * len(titles), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells)
