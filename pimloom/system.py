@@ -185,6 +185,7 @@ class Layout:
             return at + self._rows(self.gemv(op))
         if op.kind in ("score", "context") and self.attention:
             if self.whole_attention and op.kind == "context":
+                self.rows[op.name] = self.rows["score"]
                 return at
             self._cache_rows[op.name] = self._rows(self.attend(op, longest))
             return at + self.plan.workload.batch * self._cache_rows[op.name]
