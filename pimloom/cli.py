@@ -364,7 +364,13 @@ def kernel(
         ):  # fmt: skip
             if given:
                 raise InputError(f"{option}: a block is many kernels on a system, which have no such choice")
-        _block(device, shape, override or (), json)
+        for option, given in (("--commands", bool(commands)), ("--stream", bool(stream)), ("--check", check)):
+            if given:
+                raise InputError(
+                    f"{option}: a block runs on a system, kernel after kernel, and has no such file"
+                )
+        changes = [] if channels is None else [f"partition.channels={channels}"]
+        _block(device, shape, [*changes, *(override or ())], json)
         return
     described, _ = load_device(device, override or ())
     work = parse_shape(kind, shape)

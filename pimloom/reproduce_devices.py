@@ -28,16 +28,20 @@ CENT_MODELS = {
 REFRESHED = "dram.refresh.policy=all_bank"
 
 
+class CaseError(InputError):
+    """A value of a table is wrong; the text says where."""
+
+
 class Row:
     """One line of a table of cases; a value is asked for by its column and type."""
 
     def __init__(self, path: Path, line: int, values: dict[str, str]) -> None:
         self.path, self.line, self.values = path, line, values
 
-    def error(self, column: str, text: str) -> InputError:
+    def error(self, column: str, text: str) -> CaseError:
         """Return what is wrong with a value."""
         number = list(self.values).index(column) + 1
-        return InputError(f"{self.path}:{self.line}:{number}: {column}: {text}")
+        return CaseError(f"{self.path}:{self.line}:{number}: {column}: {text}")
 
     def text(self, column: str, allowed: Sequence[str] = ()) -> str:
         """Return a value, one of those allowed if any are named. Raises InputError."""
@@ -234,6 +238,8 @@ def run_row(row: Row, table: Table) -> Outcome:
         refreshed = None
         if device.dram.refresh.policy == "none":
             refreshed = _run(load_device(case.device, [*case.overrides, REFRESHED])[0], case).cycles
+    except CaseError:
+        raise
     except InputError as error:
         raise InputError(f"{row.path}:{row.line}:1: {error}") from None
     return Outcome(row.text("case"), row.count("cycles"), issued.cycles, refreshed, issued)

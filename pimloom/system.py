@@ -23,6 +23,7 @@ from pimloom.arch.clock import PS_PER_S, first_edge_at_or_after
 from pimloom.arch.device import Device
 from pimloom.arch.document import Document, parse_overrides
 from pimloom.arch.dram import load_dram
+from pimloom.arch.dram_checks import LEVELS
 from pimloom.arch.expression import evaluate
 from pimloom.arch.memory import Memory, load_memory
 from pimloom.arch.system import System, load_system
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 I8 = npt.NDArray[np.int64]
+COMPUTE, ROW_SWITCHING, TRANSFER, HOST, LINK = (
+    CAUSES.index(name) for name in ("compute", "row_switching", "transfer", "host", "link")
+)
 Progress = Callable[[int, int], None]
 
 CAUSE_OF = {
@@ -102,15 +106,15 @@ class Plan:
 
 @dataclass(eq=False)
 class Tally:
-    """What a run adds up, of all the channels that work on a token.
+    """What a run adds up.
 
-    counts: i8[commands]; active: channel clocks with an open bank while a kernel runs; mac_clocks: channel clocks in
-    which MACs stream; accesses: ordinary ones, over the pins; ends_ps: of the passes
+    counts: i8[channels, commands], of the channels of one device that work on a token; active: their clocks with an
+    open bank while kernels run; accesses: ordinary ones, over the pins, reading_ps: how long; ends_ps: of the passes
     """
 
     counts: I8
     active: int = 0
-    mac_clocks: int = 0
+    reading_ps: int = 0
     host_ps: int = 0
     link_bits: int = 0
     accesses: int = 0
@@ -162,6 +166,7 @@ class Layout:
             )
         self._fixed: dict[tuple[int, int], Kernel] = {}
         self._cache_rows: dict[str, int] = {}
+        self._writing: dict[str, float] = {}
         longest = plan.workload.passes
         self.rows: dict[str, int] = {}
         self._free = self.device.dram.rows
@@ -212,13 +217,46 @@ class Layout:
         """Return the kernel of one device's share of the heads."""
         model = self.plan.model
         kind = "attention" if self.whole_attention else op.kind
-        heads, kv_heads = (max(1, -(-n // self.shards)) for n in (model.heads, model.kv_heads))
-        work = Attention(kind, heads, min(kv_heads, heads), model.d_head, tokens)
+        group = model.heads // model.kv_heads
+        kv_heads = -(-model.kv_heads // self.shards)
+        # More devices than key-value heads: some of them share the queries of one.
+        sharing = max(1, self.shards // model.kv_heads)
+        work = Attention(kind, kv_heads * -(-group // sharing), kv_heads, model.d_head, tokens)
         return lower(self.device, work, Site(self.plan.system.channels))
 
     def attend_rows(self, op: Op) -> int:
         """Rows that the caches of one sequence take for an operator."""
         return self._cache_rows.get(op.name, 0)
+
+    def moved_by_host(self, op: Op, tokens: int) -> int:
+        """Values that the host moves for an operator, of one sequence."""
+        model = self.plan.model
+        if op.kind == "linear":
+            return prod(op.shape)
+        if op.kind in ("score", "context"):
+            return model.kv_width * tokens
+        if op.kind in ("cache_k", "cache_v"):
+            return model.kv_width
+        return 2 * (model.heads * tokens if op.kind == "softmax" else prod(op.shape))
+
+    def writing_ns(self, op: Op) -> float:
+        """Time to write a token's keys or values where the devices' layout wants them: a row cycle for each row.
+
+        Rows of different banks open side by side; the token is the first of a cache.
+        """
+        if op.name not in self._writing:
+            kind, name = ("score", "keys") if op.kind == "cache_k" else ("context", "values")
+            model = self.plan.model
+            kind = "attention" if self.whole_attention else kind
+            work = Attention(kind, model.heads, model.kv_heads, model.d_head, 1)
+            place = lower(self.device, work, Site(self.plan.system.channels)).stored()[name]
+            banks = place.channel * self.device.dram.banks + place.bank
+            rows = np.unique(np.stack([np.ravel(banks), np.ravel(place.row)], 1), axis=0)
+            t = self.device.dram.timing
+            cycle = t.get("nRC") or t["nRAS"] + t["nRP"]
+            busiest = int(np.bincount(rows[:, 0]).max())
+            self._writing[op.name] = busiest * cycle / self.device.dram.clock_Hz * 1e9
+        return self._writing[op.name]
 
     def is_on_device(self, op: Op) -> bool:
         """Whether the devices do an operator."""
@@ -237,10 +275,10 @@ class _Runner:
         self.device, self.host = plan.system.device, plan.system.host
         self.dram = self.device.dram
         self.stages = [channels(self.device) for _ in range(self.system.partition.stages)]
-        self.tally = Tally(np.zeros(len(self.dram.commands), np.int64))
+        self.tally = Tally(np.zeros((self.system.channels, len(self.dram.commands)), np.int64))
         self.memory = Ordinary(self.device)
         self.causes = [CAUSES.index(CAUSE_OF.get(c.meaning, "transfer")) for c in self.dram.commands.values()]
-        self.is_mac = np.array([c.meaning == "mac" for c in self.dram.commands.values()])
+        self.interval = mac_interval(self.device)
         self.now_ps = 0
         self._attention: dict[tuple[str, int], Kernel] = {}
 
@@ -262,7 +300,7 @@ class _Runner:
         for layer in range(plan.model.layers):
             stage, row = divmod(layer, per_stage)
             if layer and not row:
-                self._send(plan.model.d_model)
+                self._hand_over(position)
             for op in graph.layer:
                 self._op(op, position, stage, row * self.layout.layer_rows)
         if has_epilogue:
@@ -274,101 +312,122 @@ class _Runner:
 
     def _op(self, op: Op, position: int, stage: int, row: int) -> None:
         causes, begin = [0] * len(CAUSES), self.now_ps
-        unit = "host"
+        unit, batch, model = "host", self.plan.workload.batch, self.plan.model
         if self.plan.pim and self.layout.is_on_device(op):
             unit = "device"
             if not (self.layout.whole_attention and op.kind in ("softmax", "context")):
-                for sequence in range(self.plan.workload.batch):
+                per_head, cached = model.heads * model.d_head, model.heads * (position + 1)
+                sizes = {"score": (per_head, cached), "context": (cached, per_head)}
+                if self.layout.whole_attention:
+                    sizes["score"] = per_head, per_head
+                inputs, outputs = sizes.get(op.kind, (op.shape[1], op.shape[0]))
+                # Each device of a matrix needs the whole vector, and has its share of the result.
+                copies = self.layout.shards if op.kind == "linear" else 1
+                self._transfer(batch * inputs, copies, causes)
+                for sequence in range(batch):
                     self._kernel(op, position, sequence, stage, row, causes)
+                self._transfer(batch * outputs, 1, causes)
         else:
             self._by_host(op, position, causes)
         self.tally.steps.append(Step(position, op.name, op.group, unit, self.now_ps - begin, tuple(causes)))
 
     def _kernel(self, op: Op, position: int, sequence: int, stage: int, row: int, causes: list[int]) -> None:
-        """Run one kernel on the devices, and its vectors over the link."""
+        """Run one kernel on the devices."""
         if op.kind == "linear":
-            kernel, inputs, outputs = self.layout.gemv(op), op.shape[1], op.shape[0]
+            kernel = self.layout.gemv(op)
         else:
             key = (op.kind, position)
             if key not in self._attention:
                 self._attention[key] = self.layout.attend(op, position + 1)
             kernel = self._attention[key]
-            inputs = outputs = self.plan.model.heads * self.plan.model.d_head
             row += sequence * self.layout.attend_rows(op)
         row += self.layout.rows[op.name]
-        self._transfer(inputs, causes)
         f = self.dram.clock_Hz
         start = int(first_edge(self.now_ps, f))
         issued = self.stages[stage].run(kernel.stream.moved(row, kernel.rows), start, False)
         used = self.system.channels
-        shards = self.layout.shards
         end = int(edge_ps(issued.end, f))
         # Channels wait for one another at the end of a kernel: their mean is what time went into.
         spent = issued.waited[:used].sum(0) / used
-        total = end - self.now_ps
-        scale = PS_PER_S / f
-        left = total
-        for i, clocks in enumerate(spent):
-            part = round(float(clocks) * scale)
-            causes[self.causes[i]] += part
-            left -= part
-        causes[CAUSES.index("transfer")] += left
-        counts = issued.counts[:used].sum(0) * shards
-        self.tally.counts += counts
-        self.tally.active += int(issued.active[:used].sum()) * shards
+        macs = issued.counts[:used].sum(0) / used * self.interval
+        left = end - self.now_ps
+        for i, clocks in enumerate(spent.tolist()):
+            # What a MAC waits for beyond its turn is a row that opens.
+            beyond = max(0.0, clocks - float(macs[i])) if self.causes[i] == COMPUTE else 0.0
+            for cause, part in ((self.causes[i], clocks - beyond), (ROW_SWITCHING, beyond)):
+                ps = round(part * PS_PER_S / f)
+                causes[cause] += ps
+                left -= ps
+        causes[TRANSFER] += left
+        self.tally.counts += issued.counts[:used]
+        self.tally.active += int(issued.active[:used].sum())
         self.now_ps = end
-        self._transfer(outputs, causes)
 
-    def _transfer(self, values: int, causes: list[int]) -> None:
-        """Send a vector over the host's link."""
+    def _transfer(self, values: int, copies: int, causes: list[int]) -> None:
+        """Send a vector over the host's links, to or from so many devices at once."""
         link = self.system.link
         moved_B = values * self.device.unit.element_B
         ns = link.latency_ns + (moved_B / link.bandwidth_Bps * 1e9 if link.bandwidth_Bps else 0.0)
-        self.tally.link_bits += 8 * moved_B if link.bandwidth_Bps else 0
-        causes[CAUSES.index("link")] += round(ns * 1000)
+        self.tally.link_bits += 8 * moved_B * copies if link.bandwidth_Bps else 0
+        causes[LINK] += round(ns * 1000)
         self.now_ps += round(ns * 1000)
 
     def _by_host(self, op: Op, position: int, causes: list[int]) -> None:
-        """Do an operator on the host; what the devices' memory holds of it is read or written over the pins."""
-        model, batch = self.plan.model, self.plan.workload.batch
+        """Do an operator on the host; what the devices' memory holds of it is read or written over the pins.
+
+        A host takes the whole prompt at once: it starts operators, and reads matrices and caches, once for all tokens.
+        """
+        model, batch, prompt = self.plan.model, self.plan.workload.batch, self.plan.workload.prompt
         element_B, tokens = self.device.unit.element_B, position + 1
-        own_B = memory_B = 0.0
+        moved = self.layout.moved_by_host(op, tokens)
         if op.kind == "linear":
-            operations = 2.0 * prod(op.shape)
-            held, moved = "linear", prod(op.shape)
+            operations, held = 2.0 * prod(op.shape), "linear"
         elif op.kind in ("score", "context"):
-            operations = 2.0 * model.heads * model.d_head * tokens
-            held, moved = "attention", batch * model.kv_width * tokens
+            operations, held = 2.0 * model.heads * model.d_head * tokens, "attention"
         elif op.kind in ("cache_k", "cache_v"):
-            operations, held, moved = 0.0, "attention", batch * model.kv_width
+            operations, held = 0.0, "attention"
         else:
             values = model.heads * tokens if op.kind == "softmax" else prod(op.shape)
-            operations, held, moved = float(OPERATIONS[op.kind] * values), "", 2 * batch * values
-        if held in self.system.on_device:
+            operations, held = float(OPERATIONS[op.kind] * values), ""
+        moved *= 1 if op.kind == "linear" else batch
+        with_others = position < prompt - 1 and (not self.plan.pim or op.kind == "linear")
+        if with_others and op.kind in ("linear", "score", "context"):
+            moved = 0
+        own_B = memory_B = 0.0
+        if held and (held in self.system.on_device or self.host.memory_Bps is None):
             memory_B = moved * element_B
         elif self.host.memory_Bps:
             own_B = moved * element_B
-        ns = self.host.time_ns(
-            batch * operations, own_B, (self.host.memory_Bps or 1) * self.host.memory_efficiency
-        )
+        rate_Bps = (self.host.memory_Bps or 1) * self.host.memory_efficiency
+        ns = self.host.time_ns(batch * operations, own_B, rate_Bps)
         if memory_B:
-            devices = self.layout.shards
+            devices, link = self.layout.shards, self.system.link
             over_pins_Bps = self.memory.read_Bps * self.system.channels / self.dram.channels
-            link = self.system.link
             if link.bandwidth_Bps:
                 over_pins_Bps = min(over_pins_Bps, link.bandwidth_Bps)
                 self.tally.link_bits += round(8 * memory_B)
-            reading_ns = 2 * link.latency_ns + memory_B / (over_pins_Bps * devices) * 1e9
-            ns = max(ns, self.host.operator_ns + reading_ns)
+            reading_ns = memory_B / (over_pins_Bps * devices) * 1e9
+            if op.kind in ("cache_k", "cache_v") and self.plan.pim:
+                reading_ns = max(reading_ns, batch * self.layout.writing_ns(op))
+            self.tally.reading_ps += round(reading_ns * 1000)
+            ns = max(ns, self.host.operator_ns + 2 * link.latency_ns + reading_ns)
             self.tally.accesses += round(memory_B / self.dram.access_B)
+        if with_others:
+            ns -= self.host.operator_ns
         spent = round(ns * 1000)
-        causes[CAUSES.index("host")] += spent
+        causes[HOST] += spent
         self.tally.host_ps += spent
         self.now_ps += spent
 
-    def _send(self, values: int) -> None:
-        """Hand the residual stream to the next stage, on another device, by way of the host."""
-        self._transfer(values, [0] * len(CAUSES))
+    def _hand_over(self, position: int) -> None:
+        """Bring the residual stream to the next stage, on another device, by way of the host."""
+        causes, begin = [0] * len(CAUSES), self.now_ps
+        values = self.plan.workload.batch * self.plan.model.d_model
+        for _ in ("to the host", "from it"):
+            self._transfer(values, 1, causes)
+        self.tally.steps.append(
+            Step(position, "hand_over", "link", "link", self.now_ps - begin, tuple(causes))
+        )
 
     def _merge(self, begin: int) -> None:
         """Add up a pass's steps of the same operator."""
@@ -388,11 +447,23 @@ def block(model: str, system: str, context: int, overrides: Sequence[str] = ()) 
     """
     plan = prepare(
         model, system, prompt=context, generate=1, embedding=False, head=False,
-        overrides=[*overrides, "model.layers=1"],
+        overrides=[*overrides, "model.layers=1", "partition.stages=1"],
     )  # fmt: skip
     runner = _Runner(plan)
     runner.token(context - 1, has_epilogue=False)
-    return SystemResult(_summary(plan, runner.tally, runner.layout), plan, runner.tally)
+    told = _summary(plan, runner.tally, runner.layout)
+    dram = plan.system.device.dram
+    names = dram.command_names
+    per_channel = [
+        {name: n for name, n in zip(names, row, strict=True) if n} for row in runner.tally.counts.tolist()
+    ]
+    told["kernel"] = "block"
+    told["shape"] = {"model": model, "context": context}
+    told["refresh"] = dram.refresh.policy
+    told["cycles"] = first_edge_at_or_after(runner.now_ps, dram.clock_Hz)
+    told["time_ns"] = told["total_time_ns"]
+    told["commands"] = {"total": told["commands"], "per_channel": per_channel}
+    return SystemResult(told, plan, runner.tally)
 
 
 def simulate(plan: Plan, progress: Progress | None = None, started: float | None = None) -> SystemResult:
@@ -412,7 +483,8 @@ def _summary(plan: Plan, tally: Tally, layout: Layout) -> dict[str, Any]:
     tokens, later = work.batch * work.generate, work.generate - 1
     first_ps = tally.ends_ps[min(work.prompt, len(tally.ends_ps)) - 1]
     tpot_ns = (total_ps - first_ps) / later / 1000 if later else None
-    counts = dict(zip(device.dram.command_names, map(int, tally.counts), strict=True))
+    shards = system.partition.tensor_parallel
+    counts = dict(zip(device.dram.command_names, (tally.counts.sum(0) * shards).tolist(), strict=True))
     clocks = first_edge_at_or_after(total_ps, device.dram.clock_Hz) * layout.channels
     energies, left_out = _energies(plan, tally, counts, clocks)
     groups: dict[str, int] = {}
@@ -432,7 +504,7 @@ def _summary(plan: Plan, tally: Tally, layout: Layout) -> dict[str, Any]:
         "ttft_ns": first_ps / 1000,
         "tpot_ns": tpot_ns,
         "tokens_per_s": tokens / busy_s,
-        "throughput_tokens_per_s": system.partition.stages * tokens / busy_s,
+        "throughput_tokens_per_s": _throughput(plan, tally, tokens),
         "energy_pJ": energies,
         "energy_left_out": left_out,
         "pim_utilisation": macs * mac_interval(device) / clocks if plan.pim else None,
@@ -444,14 +516,31 @@ def _summary(plan: Plan, tally: Tally, layout: Layout) -> dict[str, Any]:
     }
 
 
+def _throughput(plan: Plan, tally: Tally, tokens: int) -> float:
+    """Return tokens per second with a token in every stage; there is one host, which all of them share."""
+    stages = plan.system.partition.stages if plan.pim else 1
+    alone = tokens / (tally.ends_ps[-1] / PS_PER_S)
+    return min(stages * alone, tokens / (tally.host_ps / PS_PER_S)) if tally.host_ps else stages * alone
+
+
 def mac_interval(device: Device) -> int:
-    """Clocks from one MAC command to the next of the same kind, by the device's rules."""
-    symbols = device.dram.symbols({})
-    names = [name for name, command in device.dram.commands.items() if command.meaning == "mac"]
-    rules = device.dram.constraints.values()
-    return max(
-        [1, *(evaluate(r.minimum, symbols) for r in rules for n in names if n in r.before and n in r.after)]
-    )
+    """Clocks from one MAC command of a channel to the next, by the device's rules.
+
+    MACs that do not take all units in lock step alternate between units, so the rule of the widest level binds.
+    """
+    dram, symbols = device.dram, device.dram.symbols({})
+    intervals = [1]
+    for name, command in dram.commands.items():
+        if command.meaning == "mac":
+            rules = [
+                r
+                for r in dram.constraints.values()
+                if name in r.before and name in r.after and not r.siblings
+            ]
+            widest = min((LEVELS.index(r.level) for r in rules), default=0)
+            binding = [r for r in rules if command.lockstep or LEVELS.index(r.level) == widest]
+            intervals += [evaluate(r.minimum, symbols) for r in binding]
+    return max(intervals)
 
 
 def _energies(
@@ -460,12 +549,17 @@ def _energies(
     """Return the energies by part, with a total of what is known, and what is not in it."""
     system = plan.system
     device, total_ps = system.device, tally.ends_ps[-1]
-    parts = price(device, counts, tally.active, clocks - tally.active)
+    shards = system.partition.tensor_parallel
+    # While the host reads, banks are open.
+    reading = round(tally.reading_ps * device.dram.clock_Hz / PS_PER_S) * system.channels
+    active = min(clocks, (tally.active + reading) * shards)
+    parts = price(device, counts, active, clocks - active)
     del parts["total_known"]
     read = device.dram.find("read", "bank")
     if tally.accesses:
         each = device.energy.command_pJ.get(read or "")
         parts["ordinary_accesses"] = None if each is None else tally.accesses * each
+        parts["rows_of_ordinary_accesses"] = parts["refresh_beside_ordinary_accesses"] = None
     host, link = system.host, system.link
     parts["host_active"] = None if host.active_W is None else tally.host_ps * host.active_W
     parts["host_idle"] = None if host.idle_W is None else (total_ps - tally.host_ps) * host.idle_W

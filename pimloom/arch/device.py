@@ -113,7 +113,7 @@ class Device(Description):
     ] = None
     energy: Energies = Energies()
     options: Annotated[
-        dict[str, int],
+        dict[str, Annotated[Int, Field(ge=0, le=2**31)]],
         Field(description="numbers that its lowering reads, such as how many results a group has"),
     ] = {}
 

@@ -47,7 +47,7 @@ class System(Description):
     link: HostLink
     partition: Partition = Partition()
     on_device: Annotated[
-        list[Literal["linear", "attention", "elementwise"]],
+        list[Literal["linear", "attention"]],
         Field(description="what the devices do; the host does the rest"),
     ]
 

@@ -49,7 +49,13 @@ def lower(device: Device, work: Work, site: Site) -> Kernel:
         raise InputError(
             f"{device.name}: {kind} holds {needed_B} B in its banks, and {site.channels} channels have {room_B} B"
         )
-    return table[kind](device, work, site)
+    try:
+        return table[kind](device, work, site)
+    except KeyError as missing:
+        raise InputError(
+            f"{device.name}: its lowering {device.lowering!r} needs {missing}, a command or an option that the "
+            "description lacks"
+        ) from missing
 
 
 def values_held(work: Work) -> int:
