@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pimloom.arch.device import Device
+from pimloom.arch.dram import Refresh
 from pimloom.arch.tree import InputError
 from pimloom.mapping.devices import kind_of, lower
 from pimloom.sim.bench import Issued, channels
@@ -81,6 +82,16 @@ def run_kernel(device: Device, work: Work, of_channels: int | None = None, log: 
     return KernelRun(device, work, site, kernel, channels(device).run(kernel.stream, 0, log))
 
 
+def with_refresh(run: KernelRun) -> int | None:
+    """Clocks of the same kernel on the device with refresh on, where it has none though its memory describes one."""
+    dram = run.device.dram
+    if dram.refresh.policy != "none" or not any(c.meaning == "refresh" for c in dram.commands.values()):
+        return None
+    refreshed = dram.model_copy(update={"refresh": Refresh(policy="all_bank")})
+    device = run.device.model_copy(update={"dram": refreshed})
+    return channels(device).run(run.kernel.stream, 0, False).cycles
+
+
 def kernel_result(run: KernelRun) -> dict[str, Any]:
     """What a kernel's run says, as plain JSON types with units in the keys."""
     return {
@@ -90,6 +101,7 @@ def kernel_result(run: KernelRun) -> dict[str, Any]:
         "channels": run.site.channels,
         "rows_per_bank": run.kernel.rows,
         **issued_result(run.device, run.issued),
+        "cycles_with_refresh": with_refresh(run),
     }
 
 

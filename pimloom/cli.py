@@ -354,9 +354,16 @@ def kernel(
 ) -> None:
     """One kernel on one PIM device whose channels are idle: clocks, commands, energy."""
     from pimloom.arch.device import load_device
+    from pimloom.arch.tree import InputError
     from pimloom.bench import kernel_result, parse_shape, run_kernel
 
     if kind == "block":
+        for option, given in (
+            ("--channels", channels is not None), ("--commands", commands is not None),
+            ("--stream", stream is not None), ("--check", check),
+        ):  # fmt: skip
+            if given:
+                raise InputError(f"{option}: a block is many kernels on a system, which have no such choice")
         _block(device, shape, override or (), json)
         return
     described, _ = load_device(device, override or ())
@@ -1123,7 +1130,7 @@ def reproduce(
     if write_docs is not None:
         from pimloom.reports.validation import replace_part
 
-        replace_part(write_docs / "validation.md", what, page)
+        replace_part(write_docs / "validation.md", what, list(page))
     if json:
         _print_json(told)
         return
@@ -1131,7 +1138,7 @@ def reproduce(
         typer.echo(line)
 
 
-def _reproduce_paper(paper: str) -> tuple[Any, list[str], list[str]]:
+def _reproduce_paper(paper: str) -> tuple[Any, Iterator[str], list[str]]:
     from pimloom.reproduce import PAPERS, Published, difference, markdown, spread
     from pimloom.reproduce import reproduce as compare
 
@@ -1152,10 +1159,10 @@ def _reproduce_paper(paper: str) -> tuple[Any, list[str], list[str]]:
         )
         if not f.within:
             lines.append(f"    {f.why.strip()}")
-    return [f._asdict() for f in findings], list(markdown(paper, findings, runs)), lines
+    return [f._asdict() for f in findings], markdown(paper, findings, runs), lines
 
 
-def _reproduce_device(device: str, cases: Path | None) -> tuple[Any, list[str], list[str]]:
+def _reproduce_device(device: str, cases: Path | None) -> tuple[Any, Iterator[str], list[str]]:
     from pimloom.reproduce_devices import markdown, reproduce_device
 
     _announce_compilation()
@@ -1173,10 +1180,10 @@ def _reproduce_device(device: str, cases: Path | None) -> tuple[Any, list[str], 
     equal = sum(o.cycles == o.reference_cycles for o in outcomes)
     worst = max(abs(o.difference) for o in outcomes)
     lines.append(f"{equal} of {len(outcomes)} equal to the clock, the largest difference {worst:.2%}")
-    return [o.as_json() for o in outcomes], list(markdown(device, outcomes)), lines
+    return [o.as_json() for o in outcomes], markdown(device, outcomes), lines
 
 
-def _reproduce_cent(cases: Path | None) -> tuple[Any, list[str], list[str]]:
+def _reproduce_cent(cases: Path | None) -> tuple[Any, Iterator[str], list[str]]:
     from pimloom.reproduce_devices import CENT_QUANTITIES, cent_markdown, reproduce_cent
 
     with _progress("cent") as progress:
@@ -1189,7 +1196,7 @@ def _reproduce_cent(cases: Path | None) -> tuple[Any, list[str], list[str]]:
             lines.append(
                 f"    {name.replace('_', ' '):28} {q['reference']:>12.5g} {q['ours']:>12.5g} {q['difference']:+.4%}"
             )
-    return told, list(cent_markdown(told)), lines
+    return told, cent_markdown(told), lines
 
 
 @app.command()

@@ -39,11 +39,11 @@ def compare(
     Raises InputError for a machine that does not exist or cannot run the model.
     """
     kinds = {name: "system" for name in shipped("system")} | {name: "arch" for name in shipped("arch")}
+    asked = [(name, _kind(name, kinds)) for name in archs]
     rows = []
-    for done, name in enumerate(archs):
+    for done, (name, kind) in enumerate(asked):
         if progress:
-            progress(done, len(archs), f"{model} on {name}")
-        kind = _kind(name, kinds)
+            progress(done, len(asked), f"{model} on {name}")
         if kind == "arch":
             rows.append(comparison_row(run.simulate(model, name, **options).summary))
             continue

@@ -184,7 +184,7 @@ def _compare(
 ) -> Validation:
     tokens = reference.prompt + reference.generated[:-1]
     largest = max(float(np.abs(reference.prefill).max()), float(np.abs(reference.steps).max()))
-    error, chosen = 0.0, list[int]()
+    error, compared, chosen = 0.0, 0, list[int]()
     for position, token in enumerate(tokens):
         if progress:
             progress(position, len(tokens))
@@ -198,6 +198,7 @@ def _compare(
             wanted.append(reference.steps[position - len(reference.prompt) + 1])
             chosen.append(int(np.argmax(logits)))
         error = float(np.max([error, *(np.abs(logits - row).max() for row in wanted)]))
+        compared += 1
     equal = sum(a == b for a, b in zip(chosen, reference.generated, strict=False))
     best = np.sort(reference.steps, axis=1)[:, -2:]
     ties = int((best[:, -1] - best[:, 0] < error).sum()) if arithmetic == "device" else 0
@@ -209,12 +210,12 @@ def _compare(
     if wrong_tokens > ties and not decoder.mismatch:
         decoder.mismatch = f"{wrong_tokens} of {len(reference.generated)} tokens are not the reference's"
     return Validation(
-        max_relative_error=error / largest if np.isfinite(error) else None,
+        max_relative_error=error / largest if compared and np.isfinite(error) else None,
         tokens_compared=len(reference.generated),
         tokens_equal=equal,
         arithmetic=arithmetic,
         passed=not decoder.mismatch,
-        positions_compared=len(tokens),
+        positions_compared=compared,
         near_ties=ties,
         first_mismatch=decoder.mismatch,
     )

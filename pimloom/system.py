@@ -164,6 +164,7 @@ class Layout:
         self._cache_rows: dict[str, int] = {}
         longest = plan.workload.passes
         self.rows: dict[str, int] = {}
+        self._free = self.device.dram.rows
         at = 0
         for op in plan.graph.layer:
             at = self._reserve(op, at, longest)
@@ -171,23 +172,28 @@ class Layout:
         at *= model.layers // system.partition.stages
         for op in (*plan.graph.prologue, *plan.graph.epilogue):
             at = self._reserve(op, at, longest)
-        if at > self.device.dram.rows:
+        if at > self._free:
             raise InputError(
                 f"{model.name} does not fit {system.name}: it takes {at} rows of every bank, and a bank has "
-                f"{self.device.dram.rows}; partition.stages and partition.tensor_parallel spread it over more devices"
+                f"{self._free}; partition.stages and partition.tensor_parallel spread it over more devices"
             )
         self.used_rows = at
 
     def _reserve(self, op: Op, at: int, longest: int) -> int:
         self.rows[op.name] = at
         if op.kind == "linear" and self.linear:
-            return at + self.gemv(op).rows
+            return at + self._rows(self.gemv(op))
         if op.kind in ("score", "context") and self.attention:
             if self.whole_attention and op.kind == "context":
+                self.rows[op.name] = self.rows["score"]
                 return at
-            self._cache_rows[op.name] = self.attend(op, longest).rows
+            self._cache_rows[op.name] = self._rows(self.attend(op, longest))
             return at + self.plan.workload.batch * self._cache_rows[op.name]
         return at
+
+    def _rows(self, kernel: Kernel) -> int:
+        self._free = min(self._free, kernel.reserved)
+        return kernel.rows
 
     @property
     def channels(self) -> int:
@@ -289,10 +295,11 @@ class _Runner:
             kernel = self._attention[key]
             inputs = outputs = self.plan.model.heads * self.plan.model.d_head
             row += sequence * self.layout.attend_rows(op)
+        row += self.layout.rows[op.name]
         self._transfer(inputs, causes)
         f = self.dram.clock_Hz
         start = int(first_edge(self.now_ps, f))
-        issued = self.stages[stage].run(kernel.stream.moved(row + self.layout.rows[op.name]), start, False)
+        issued = self.stages[stage].run(kernel.stream.moved(row, kernel.rows), start, False)
         used = self.system.channels
         shards = self.layout.shards
         end = int(edge_ps(issued.end, f))
@@ -347,10 +354,12 @@ class _Runner:
         if memory_B:
             devices = self.layout.shards
             over_pins_Bps = self.memory.read_Bps * self.system.channels / self.dram.channels
-            if self.system.link.bandwidth_Bps:
-                over_pins_Bps = min(over_pins_Bps, self.system.link.bandwidth_Bps)
+            link = self.system.link
+            if link.bandwidth_Bps:
+                over_pins_Bps = min(over_pins_Bps, link.bandwidth_Bps)
                 self.tally.link_bits += round(8 * memory_B)
-            ns = max(ns, self.host.operator_ns + memory_B / (over_pins_Bps * devices) * 1e9)
+            reading_ns = 2 * link.latency_ns + memory_B / (over_pins_Bps * devices) * 1e9
+            ns = max(ns, self.host.operator_ns + reading_ns)
             self.tally.accesses += round(memory_B / self.dram.access_B)
         spent = round(ns * 1000)
         causes[CAUSES.index("host")] += spent

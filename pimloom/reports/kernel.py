@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+REFRESH = {"none": "none, as in the device's own simulator", "all_bank": "all banks, every nREFI"}
+
+
 def print_kernel(result: dict[str, Any], console: Console) -> None:
     """Print the result of `bench.kernel_result`, or of a stream."""
     main = new_table(f"{result.get('kernel', result.get('stream'))} on {result['device']}", "", "")
@@ -25,7 +28,7 @@ def print_kernel(result: dict[str, Any], console: Console) -> None:
             ("rows of a bank used", str(result["rows_per_bank"])),
         ]
     rows += [
-        ("refresh", result["refresh"]),
+        ("refresh", REFRESH.get(result["refresh"], result["refresh"])),
         ("clocks", f"{result['cycles']:,}"),
         ("time", seconds(result["time_ns"])),
         (
@@ -33,6 +36,8 @@ def print_kernel(result: dict[str, Any], console: Console) -> None:
             "n/a" if total is None else joules(total) + (f" without {', '.join(unknown)}" if unknown else ""),
         ),
     ]
+    if result.get("cycles_with_refresh") is not None:
+        rows.append(("clocks with refresh", f"{result['cycles_with_refresh']:,}"))
     if "largest_relative_error" in result:
         rows.append(
             ("largest difference from NumPy", f"{result['largest_relative_error']:.2g} of the largest value")

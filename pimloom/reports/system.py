@@ -151,18 +151,23 @@ def plot_comparison(rows: Sequence[Summary], title: str, path: Path) -> None:
     places = range(len(rows))
     with mpl.rc_context(STYLE):
         figure, (above, middle, below) = plt.subplots(
-            3, 1, figsize=(4.6, 1.6 + 0.75 * len(rows)), layout="constrained"
+            3, 1, figsize=(4.6, 1.9 + 0.6 * len(rows)), layout="constrained"
         )
-        above.barh(places, tokens_ms, color=COLORS["compute"])
-        for place, value in zip(places, tokens_ms, strict=True):
-            above.annotate(f" {value:.3g}", (value, place), va="center", fontsize=7)
-        above.set(title=title, xlabel="time per token (ms)", xscale="log")
-        shown = [0.0 if pJ is None else pJ * 1e-9 for pJ in energies]
-        middle.barh(places, shown, color=COLORS["link"])
-        for place, pJ, value in zip(places, energies, shown, strict=True):
-            text = " n/a" if pJ is None else f" {value:.3g}"
-            middle.annotate(text, (value, place), va="center", fontsize=7)
-        middle.set(xlabel="known energy per token (mJ)")
+        energies_mJ = [None if pJ is None else pJ * 1e-9 for pJ in energies]
+        for axes, values, color, label in (
+            (above, tokens_ms, COLORS["compute"], "time per token (ms)"),
+            (middle, energies_mJ, COLORS["link"], "known energy per token (mJ)"),
+        ):
+            shown = [value or 0.0 for value in values]
+            bars = axes.barh(places, shown, color=color)
+            for bar, row, value in zip(bars, rows, values, strict=True):
+                bar.set_alpha(1.0 if row["pim"] else 0.45)
+                text = " n/a" if value is None else f" {float(f'{value:.3g}'):g}"
+                axes.annotate(
+                    text, (value or 0.0, bar.get_y() + bar.get_height() / 2), va="center", fontsize=7
+                )
+            axes.set(xlabel=label, xlim=(0, 1.15 * max([*shown, 1e-12])))
+        above.set_title(title)
         left = [0.0] * len(rows)
         for cause in CAUSES:
             widths = [100 * row["time_share"][cause] for row in rows]
@@ -173,12 +178,9 @@ def plot_comparison(rows: Sequence[Summary], title: str, path: Path) -> None:
                 )  # fmt: skip
             left = [a + b for a, b in zip(left, widths, strict=True)]
         below.set(xlabel="share of time (%)", xlim=(0, 100))
-        below.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.35), fontsize=7)
+        figure.legend(*below.get_legend_handles_labels(), ncols=4, loc="outside lower center", fontsize=7)
         for axes in (above, middle, below):
             axes.set_yticks(places, names)
             axes.invert_yaxis()
-        low, high = above.get_xlim()
-        above.set_xlim(low, high * 2)
-        middle.set_xlim(0, max([*shown, 1e-12]) * 1.15)
         figure.savefig(path, metadata={UNDATED[path.suffix.removeprefix(".")]: None})
         plt.close(figure)

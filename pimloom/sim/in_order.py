@@ -52,7 +52,7 @@ COMMAND, LEFT, NODE, ROW, COLUMN, D_COLUMN, OPERAND, D_OPERAND, ARRIVAL, ENTRY =
 
 (CLOCK, DUE, TURN, REFRESHES, MODE, IN_FIFO, FIFO_FIRST, FIFO_COUNT, N_READ, N_WRITE, N_ACTIVE, DRAINS, GONE, LAST_GONE,
  LAST_READ, READS, LAST_WRITE, FINISH, SYNCED, SYNCED_READ, SYNCED_READS, OPEN_BANKS, OPEN_SINCE, LAST_COMMAND,
- LOGGED, SCALARS) = range(26)  # fmt: skip
+ AFTER_REFRESH, LOGGED, SCALARS) = range(27)  # fmt: skip
 """Scalars of a channel.
 
 CLOCK: first clock whose command is not known yet; DUE: of the next refresh, TURN: its node; REFRESHES: nodes that wait
@@ -60,8 +60,8 @@ for theirs; MODE: 1 = the second; IN_FIFO: requests in order; FIFO_FIRST, FIFO_C
 DRAINS: writes go before reads; GONE: requests that have left a queue so far, LAST_GONE: the clock of the last;
 LAST_READ: clock at which the last data was taken, READS: how often; LAST_WRITE: clock at which the last other request
 was finished; FINISH: clock by which all requests have had their duration; SYNCED: clock at which SYNC left the queue,
-with what then held of LAST_READ and READS; OPEN_...: banks, and since when; LAST_COMMAND: its clock; LOGGED: rows of
-the log"""
+with what then held of LAST_READ and READS; OPEN_...: banks, and since when; LAST_COMMAND: its clock; AFTER_REFRESH:
+whether it was a refresh; LOGGED: rows of the log"""
 
 
 class Setup(NamedTuple):
@@ -122,8 +122,10 @@ def _issue(
     stamp(rules, state.ready, state.past, command, begin, clock)
     kinds = len(setup.commands)
     state.tally[command] += 1
-    state.tally[kinds + command] += clock - s[LAST_COMMAND]
+    # What follows a refresh waits for it.
+    state.tally[kinds + (setup.refresh if s[AFTER_REFRESH] else command)] += clock - s[LAST_COMMAND]
     s[LAST_COMMAND] = clock
+    s[AFTER_REFRESH] = command == setup.refresh
     effect = setup.commands[command, EFFECT]
     if effect:
         before = s[OPEN_BANKS]
@@ -651,6 +653,7 @@ def run(
         if groups[k]:
             state = _channel(states, k)
             _advance(rules, setup, state, logs[k], clock, NEVER)
+            state.scalars[AFTER_REFRESH] *= state.scalars[LAST_COMMAND] >= start
             state.scalars[LAST_COMMAND] = max(state.scalars[LAST_COMMAND], start)
             # Nobody waited for what refresh did between the runs.
             kinds = len(setup.commands)

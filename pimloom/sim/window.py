@@ -36,12 +36,12 @@ NOW, START, INSTRUCTION, ACCESS, RUN, SERIAL, SCALARS = range(7)
 
 NOW: clock of the next step; START: clock from which on requests are handed over; INSTRUCTION, ACCESS, RUN: next
 request of the stream; SERIAL: of the last look through a buffer."""
-(WAKE, SIZE, DUE, PENDING, SERVED, OPEN, SINCE, LAST, ACTIVE, LOGGED, FIELDS_OF_CHANNEL) = range(11)
+(WAKE, SIZE, DUE, PENDING, SERVED, OPEN, SINCE, LAST, AFTER, ACTIVE, LOGGED, FIELDS_OF_CHANNEL) = range(12)
 """Fields of a channel.
 
 WAKE: clock before which it can do nothing; SIZE: requests in its buffer; DUE: clock of the next refresh; PENDING:
 refreshes that wait, SERVED: that have been; OPEN: banks with an open row, SINCE: clock up to which ACTIVE counts the
-clocks with any; LAST: clock of the last command; LOGGED: rows of its log."""
+clocks with any; LAST: clock of the last command; AFTER: whether it was a refresh; LOGGED: rows of its log."""
 
 
 class Setup(NamedTuple):
@@ -125,7 +125,7 @@ class Window:
         scalars[INSTRUCTION] = scalars[ACCESS] = scalars[RUN] = 0
         begin = int(scalars[NOW])
         state.counts[:] = state.waited[:] = 0
-        state.channel[:, [ACTIVE, LOGGED]] = 0
+        state.channel[:, [AFTER, ACTIVE, LOGGED]] = 0
         state.channel[:, [SINCE, LAST]] = np.array([begin, start])
         state.channel[:, WAKE] = begin
         room = 2 * int(stream.times.sum()) + 64 if log else 0
@@ -420,7 +420,9 @@ def _issue(
             channel[ACTIVE] += clock - channel[SINCE]
     state.counts[c, command] += 1
     # Refreshes before the stream begins are nobody's wait.
-    state.waited[c, command] += max(0, clock - channel[LAST])
+    # What follows a refresh waits for it.
+    state.waited[c, setup.refresh if channel[AFTER] else command] += max(0, clock - channel[LAST])
+    channel[AFTER] = command == setup.refresh and clock >= channel[LAST]
     channel[LAST] = max(clock, channel[LAST])
     if log.shape[1] > 0:
         at = channel[LOGGED]

@@ -59,9 +59,13 @@ class Stream:
     def __len__(self) -> int:
         return len(self.command)
 
-    def moved(self, rows: int) -> Stream:
-        """Return this stream with operands that lie so many rows further on."""
-        return replace(self, row=np.where(self.row >= 0, self.row + np.int32(rows), self.row))
+    def moved(self, rows: int, within: int) -> Stream:
+        """Return this stream with operands, which take the rows below `within`, so many rows further on.
+
+        All other rows are the device's own, such as those of its registers, and stay.
+        """
+        is_moved = (self.row >= 0) & (self.row < within)
+        return replace(self, row=np.where(is_moved, self.row + np.int32(rows), self.row))
 
     def __add__(self, other: Stream) -> Stream:
         """Return this stream and then another one of the same device."""
@@ -178,8 +182,14 @@ class Kernel:
     drain: Callable[[], Maps]
     left: Callable[[], Place] | None = None
 
+    @property
+    def reserved(self) -> int:
+        """First row that is used and the device's own, where the operands begin at row 0; 2**31 - 1 = none."""
+        rows = self.stream.row
+        return int(rows[rows >= self.rows].min(initial=np.iinfo(np.int32).max))
+
     def moved(self, rows: int) -> Kernel:
-        """Return this kernel with operands that lie so many rows further on."""
+        """Return this kernel, whose operands begin at row 0, with operands that lie so many rows further on."""
 
         def places() -> dict[str, Place]:
             return {name: place._replace(row=place.row + rows) for name, place in self.stored().items()}
@@ -187,7 +197,7 @@ class Kernel:
         left = self.left
         return replace(
             self,
-            stream=self.stream.moved(rows),
+            stream=self.stream.moved(rows, self.rows),
             stored=places,
             left=None if left is None else lambda: left()._replace(row=left().row + rows),
         )

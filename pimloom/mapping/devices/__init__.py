@@ -45,7 +45,7 @@ def lower(device: Device, work: Work, site: Site) -> Kernel:
         )
     needed_B = values_held(work) * device.unit.element_B
     room_B = site.channels * device.dram.channel_capacity_B
-    if needed_B > room_B:
+    if 0 < room_B < needed_B:
         raise InputError(
             f"{device.name}: {kind} holds {needed_B} B in its banks, and {site.channels} channels have {room_B} B"
         )
