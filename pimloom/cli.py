@@ -1080,7 +1080,9 @@ def explain(
 
 @app.command(epilog="Example: pimloom diff out/before out/after")
 def diff(
-    left: Annotated[str, typer.Argument(metavar="A", help="Folder of a result, machine, memory or model.")],
+    left: Annotated[
+        str, typer.Argument(metavar="A", help="Folder of a result, machine, device, memory or model.")
+    ],
     right: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     json: Json = False,
 ) -> None:

@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from pimloom.arch.document import InputError, kind_of, shipped
+from pimloom.arch.device import load_device
+from pimloom.arch.document import InputError, kind_of, load, shipped
 from pimloom.arch.dram import load_dram
+from pimloom.arch.host import Host
 from pimloom.arch.machine import load_arch
+from pimloom.arch.system import load_system
 from pimloom.workloads.model import load_model
 
 ABSENT = "(absent)"
@@ -21,6 +24,9 @@ IGNORED = ("simulator", "sources")
 
 LOADERS: dict[str, Callable[[str], tuple[BaseModel, object]]] = {
     "arch": load_arch,
+    "system": load_system,
+    "device": load_device,
+    "host": lambda name: load(Host, "host", name),
     "dram": load_dram,
     "model": load_model,
 }
