@@ -330,7 +330,10 @@ def kernel(
         Literal["gemv", "add", "mul", "relu", "score", "context", "attention", "block"],
         typer.Argument(metavar="KERNEL", help="gemv, add, mul, relu, score, context, attention or block."),
     ],
-    device: Annotated[str, typer.Argument(metavar="DEVICE", help="Shipped name or YAML of a PIM device.")],
+    device: Annotated[
+        str,
+        typer.Argument(metavar="DEVICE", help="Shipped name or YAML of a PIM device; of block, of a system."),
+    ],
     shape: Annotated[
         str,
         typer.Option(
@@ -359,16 +362,10 @@ def kernel(
 
     if kind == "block":
         for option, given in (
-            ("--channels", channels is not None), ("--commands", commands is not None),
-            ("--stream", stream is not None), ("--check", check),
+            ("--commands", commands is not None), ("--stream", stream is not None), ("--check", check),
         ):  # fmt: skip
             if given:
                 raise InputError(f"{option}: a block is many kernels on a system, which have no such choice")
-        for option, given in (("--commands", bool(commands)), ("--stream", bool(stream)), ("--check", check)):
-            if given:
-                raise InputError(
-                    f"{option}: a block runs on a system, kernel after kernel, and has no such file"
-                )
         changes = [] if channels is None else [f"partition.channels={channels}"]
         _block(device, shape, [*changes, *(override or ())], json)
         return

@@ -21,7 +21,7 @@ TABLE, FIGURE, PROVENANCE = "comparison.json", "comparison", "provenance.json"
 class Comparison:
     """Rows as `reports.system.comparison_row` makes them, the machines in the order asked for."""
 
-    model: str
+    title: str
     rows: list[dict[str, Any]]
 
 
@@ -50,7 +50,11 @@ def compare(
         for pim in (True, False) if twins else (True,):
             plan = system.prepare(model, name, pim=pim, **options)
             rows.append(comparison_row(system.simulate(plan).summary))
-    return Comparison(model, rows)
+    prompt, generate, batch = (
+        options.get(name, given) for name, given in (("prompt", 1), ("generate", 128), ("batch", 1))
+    )
+    times = f"{batch} x " if batch > 1 else ""
+    return Comparison(f"{model}, {times}{prompt} prompt + {generate} new tokens", rows)
 
 
 def _kind(name: str, kinds: dict[str, str]) -> str:
@@ -76,7 +80,7 @@ def save(compared: Comparison, folder: Path) -> list[Path]:
         paths[0].write_text(as_json(compared.rows), encoding="utf-8")
         paths[1].write_text(as_json(provenance()), encoding="utf-8")
         for path in paths[2:]:
-            plot_comparison(compared.rows, compared.model, path)
+            plot_comparison(compared.rows, compared.title, path)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return paths

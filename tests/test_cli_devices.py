@@ -152,7 +152,7 @@ def test_a_written_program_runs_the_same(
         (("block", "newton", "--shape", "opt-125m:0"), "of block should be MODEL:CONTEXT"),
         (("block", "newton", "--shape", "opt-126m:7"), "no model description 'opt-126m' is shipped (did you mean"),
         (("block", "newton", "--shape", "opt-125m:2049"), "2049 positions, but opt-125m has 2048"),
-        (("block", "newton", "--shape", "opt-125m:7", "--channels", "3"), "--channels: a block is many kernels"),
+        (("block", "newton", "--shape", "opt-125m:7", "--channels", "25"), "25, but a device has 24"),
         (("block", "newton", "--shape", "opt-125m:7", "--check"), "--check: a block is many kernels"),
     ],
 )  # fmt: skip
@@ -169,7 +169,14 @@ def test_block() -> None:
     assert sum(short["time_share"].values()) == pytest.approx(1)
     # Every weight is read once: 256 of them by one MAC16.
     weights = 4 * 4096**2 + 3 * 4096 * 11008
-    assert weights / 256 < short["commands"]["MAC16"] < 1.05 * weights / 256
+    assert weights / 256 < short["commands"]["total"]["MAC16"] < 1.05 * weights / 256
+    channels = short["commands"]["per_channel"]
+    assert sum(channel["MAC16"] for channel in channels) == short["commands"]["total"]["MAC16"]
+    assert len(channels) == 32
+    assert short["cycles"] == pytest.approx(short["time_ns"] * 2, abs=1)
+    few = told(*words, "llama2-7b:17", "--channels", "8")
+    assert len(few["commands"]["per_channel"]) == 8
+    assert few["cycles"] > 3 * short["cycles"]
 
 
 def test_block_in_words() -> None:

@@ -164,10 +164,16 @@ def plot_comparison(rows: Sequence[Summary], title: str, path: Path) -> None:
             for bar, row, value in zip(bars, rows, values, strict=True):
                 bar.set_alpha(1.0 if row["pim"] else 0.45)
                 text = " n/a" if value is None else f" {float(f'{value:.3g}'):g}"
+                if axes is above and row["pim_utilisation"] is not None:
+                    text += f" ({_percent(row['pim_utilisation'])} of MAC slots)"
+                if axes is middle and value is not None and row["energy_left_out"]:
+                    # Bars of sums that lack parts are open, for they cannot be held against whole ones.
+                    bar.set(hatch="////", facecolor="white", edgecolor=color)
+                    text += " and more"
                 axes.annotate(
                     text, (value or 0.0, bar.get_y() + bar.get_height() / 2), va="center", fontsize=7
                 )
-            axes.set(xlabel=label, xlim=(0, 1.15 * max([*shown, 1e-12])))
+            axes.set(xlabel=label, xlim=(0, 1.4 * max([*shown, 1e-12])))
         above.set_title(title)
         left = [0.0] * len(rows)
         for cause in CAUSES:
