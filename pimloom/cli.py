@@ -1168,11 +1168,15 @@ def _reproduce_paper(paper: str) -> tuple[Any, Iterator[str], list[str]]:
 
 
 def _reproduce_device(device: str, cases: Path | None) -> tuple[Any, Iterator[str], list[str]]:
+    from pimloom.reports.cases import has_column
     from pimloom.reproduce_devices import markdown, reproduce_device
 
     _announce_compilation()
     if device == "cent":
         return _reproduce_cent(cases)
+    if device == "attacc" and cases is not None and has_column(cases, "g_time (ms)"):
+        steps, lines = _reproduce_steps(cases)
+        return steps, iter(lines), lines
     with _progress(device) as progress:
         outcomes = reproduce_device(device, cases, progress)
     width = max(len(o.case) for o in outcomes)
@@ -1185,7 +1189,24 @@ def _reproduce_device(device: str, cases: Path | None) -> tuple[Any, Iterator[st
     equal = sum(o.cycles == o.reference_cycles for o in outcomes)
     worst = max(abs(o.difference) for o in outcomes)
     lines.append(f"{equal} of {len(outcomes)} equal to the clock, the largest difference {worst:.2%}")
-    return [o.as_json() for o in outcomes], markdown(device, outcomes), lines
+    told, page = [o.as_json() for o in outcomes], [*markdown(device, outcomes)]
+    if device == "attacc" and cases is None:
+        from pimloom.reproduce_attacc import steps_markdown
+
+        steps, more = _reproduce_steps(None)
+        told += steps
+        lines += ["", *more]
+        page += steps_markdown(steps)
+    return told, iter(page), lines
+
+
+def _reproduce_steps(cases: Path | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return AttAcc's end-to-end rows beside ours, and the same as lines."""
+    from pimloom.reproduce_attacc import reproduce_steps, step_lines
+
+    with _progress("attacc, end to end") as progress:
+        steps = reproduce_steps(cases, progress)
+    return steps, step_lines(steps)
 
 
 def _reproduce_cent(cases: Path | None) -> tuple[Any, Iterator[str], list[str]]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pimloom.arch.device import Device, load_device
-from pimloom.arch.tree import InputError, did_you_mean
+from pimloom.arch.tree import InputError
 from pimloom.configs import folder
 from pimloom.mapping import cent
 from pimloom.mapping.devices import aim, lower
+from pimloom.reports.cases import Row, read_rows
 from pimloom.reports.cent import System, load_cent, token
 from pimloom.sim.bench import Issued, channels
 from pimloom.traces.stream import Attention, Elementwise, Gemv, Site, Stream, Work
@@ -26,49 +26,6 @@ CENT_MODELS = {
 }
 """Llama 2, as CENT calls them."""
 REFRESHED = "dram.refresh.policy=all_bank"
-
-
-class CaseError(InputError):
-    """A value of a table is wrong; the text says where."""
-
-
-class Row:
-    """One line of a table of cases; a value is asked for by its column and type."""
-
-    def __init__(self, path: Path, line: int, values: dict[str, str]) -> None:
-        self.path, self.line, self.values = path, line, values
-
-    def error(self, column: str, text: str) -> CaseError:
-        """Return what is wrong with a value."""
-        number = list(self.values).index(column) + 1
-        return CaseError(f"{self.path}:{self.line}:{number}: {column}: {text}")
-
-    def text(self, column: str, allowed: Sequence[str] = ()) -> str:
-        """Return a value, one of those allowed if any are named. Raises InputError."""
-        value = self.values[column]
-        if allowed and value not in allowed:
-            raise self.error(
-                column,
-                f"should be one of {', '.join(allowed)}, not {value!r}{did_you_mean(value, list(allowed))}",
-            )
-        return value
-
-    def number(self, column: str) -> float:
-        """Return a value that is a number above 0. Raises InputError."""
-        try:
-            value = float(self.values[column])
-        except ValueError:
-            value = 0.0
-        if not 0 < value < float("inf"):
-            raise self.error(column, f"should be a number above 0, not {self.values[column]!r}")
-        return value
-
-    def count(self, column: str) -> int:
-        """Return a value that is a number of things, at least 1. Raises InputError."""
-        value = self.values[column]
-        if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) > 0):  # noqa: PLR2004
-            raise self.error(column, f"should be a whole number from 1 to 999999999, not {value!r}")
-        return int(value)
 
 
 class Case(NamedTuple):
@@ -104,31 +61,6 @@ class Outcome:
             "difference": self.difference,
             **refreshed,
         }
-
-
-def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
-    """Return the rows of a table with at least these columns. Raises InputError, with file, line and column."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            missing = [name for name in columns if name not in header]
-            if missing:
-                raise InputError(f"{path}:1:1: columns missing: {', '.join(missing)}")
-            rows = []
-            for values in reader:
-                if len(values) != len(header):
-                    raise InputError(
-                        f"{path}:{reader.line_num}:1: {len(values)} values, the header has {len(header)}"
-                    )
-                rows.append(Row(path, reader.line_num, dict(zip(header, values, strict=True))))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a table of comma-separated values: {error}") from None
-    if not rows:
-        raise InputError(f"{path}: holds no case")
-    return rows
 
 
 # --- what the rows of each device's table ask for ----------------------------------------------------------------
@@ -238,10 +170,8 @@ def run_row(row: Row, table: Table) -> Outcome:
         refreshed = None
         if device.dram.refresh.policy == "none":
             refreshed = _run(load_device(case.device, [*case.overrides, REFRESHED])[0], case).cycles
-    except CaseError:
-        raise
     except InputError as error:
-        raise InputError(f"{row.path}:{row.line}:1: {error}") from None
+        raise row.wrong(error) from None
     return Outcome(row.text("case"), row.count("cycles"), issued.cycles, refreshed, issued)
 
 
@@ -309,7 +239,7 @@ def reproduce_cent(
         try:
             ours = token(system, model, tokens, System(devices, sharing if sharing > 1 else 0))
         except InputError as error:
-            raise InputError(f"{row.path}:{row.line}:1: {error}") from None
+            raise row.wrong(error) from None
         reference, cycles = (
             round(row.number("PIM latency") * clocks_per_ms),
             round(ours.block_ms * clocks_per_ms),
