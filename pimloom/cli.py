@@ -1056,9 +1056,9 @@ def explain(
     from fnmatch import fnmatchcase
 
     from pimloom.arch.tree import InputError, did_you_mean
-    from pimloom.reports.definitions import COLUMNS, definitions, request_keys
+    from pimloom.reports.definitions import COLUMNS, definitions, device_keys, request_keys
 
-    known = definitions() | COLUMNS | request_keys()
+    known = definitions() | COLUMNS | request_keys() | device_keys()
     found = {
         name: meaning
         for name, meaning in known.items()

@@ -46,6 +46,14 @@ def request_keys() -> dict[str, Definition]:
     return _table(_REQUESTS)
 
 
+def device_keys() -> dict[str, Definition]:
+    """Return the same for runs on systems, as keys below `system`, and for `pimloom kernel --json`, below `kernel`.
+
+    A block has the keys of both.
+    """
+    return _table(_SYSTEMS)
+
+
 def _table(glossary: str) -> dict[str, Definition]:
     table: dict[str, Definition] = {}
     for line in glossary.strip().replace("\n    ", " ").splitlines():
@@ -212,4 +220,44 @@ dram.simulator.host | - | name of the computer
 dram.simulator.python | - | version of Python
 dram.simulator.numba | - | version of Numba
 dram.simulator.version | - | version of pimloom
+"""
+
+
+_SYSTEMS = """
+system.schema_version | - | version of this layout
+system.model | - | name of the model
+system.arch | - | name of the system
+system.pim | - | false for the twin, whose host reads the same memory in the ordinary way
+system.workload.* | - | prompt, generate, batch, embedding, head: as of machines
+system.total_time_ns | ns | end of the last pass, from time 0
+system.ttft_ns | ns | time to first token: end of the last prompt token's pass
+system.tpot_ns | ns | mean over the new tokens after the first; null if there is one
+system.tokens_per_s | 1/s | new tokens of all sequences over the total time, prompt included
+system.throughput_tokens_per_s | 1/s | the same with a token in every pipeline stage, as far as the one host keeps up
+system.energy_pJ.* | pJ | by command, standby, ordinary accesses, host, link; null = not known
+system.energy_pJ.total | pJ | sum of what is known; null where nothing is
+system.energy_left_out | - | list: parts of energy_pJ that the total lacks
+system.pim_utilisation | - | MAC commands x clocks between two over channels x clocks; null without PIM
+system.time_share.* | - | shares of the total time: compute (MACs streaming), row_switching, mode_switching, transfer,
+    refresh, host, link; of channels that work side by side the mean
+system.latency_share.* | - | shares of the total time by operator class
+system.commands.* | - | commands issued, by type, refreshes included
+system.ordinary_accesses | - | accesses over the memory's pins for the host
+system.memory.rows_used | - | rows of every bank that hold something
+system.memory.rows_total | - | rows of a bank
+system.simulator.* | - | wall time, versions and host: what may differ between two runs of the same thing
+kernel.device | - | name of the device
+kernel.kernel | - | which kernel
+kernel.shape.* | - | its sizes
+kernel.channels | - | channels that hold the operands
+kernel.rows_per_bank | - | rows of every bank that the operands take
+kernel.refresh | - | refresh policy of the run
+kernel.cycles | - | clocks of the memory from the first instruction to the last end
+kernel.cycles_with_refresh | - | the same with refresh on; null where it is on already
+kernel.time_ns | ns | cycles over the clock
+kernel.commands.total.* | - | commands issued in all channels, by type
+kernel.commands.per_channel | - | list, one entry a channel: the same of each
+kernel.energy_pJ.* | pJ | by command and standby, all channels; null = not known
+kernel.energy_pJ.total_known | pJ | sum of what is known
+kernel.largest_relative_error | - | --check: largest difference from NumPy over the largest value
 """
