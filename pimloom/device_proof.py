@@ -13,7 +13,7 @@ from pimloom.proof import TOLERANCE, Reference, Validation, given_work
 from pimloom.sim.banks import Memory
 from pimloom.sim.functional import Arithmetic, FunctionalError
 from pimloom.sim.functional_device import execute
-from pimloom.system import Layout, Plan
+from pimloom.system import Plan
 from pimloom.traces.stream import Attention, Elementwise, Gemv, Kernel, Work
 from pimloom.workloads.graph import Op
 from pimloom.workloads.model import load_model
@@ -94,7 +94,7 @@ class DeviceDecoder(ReferenceDecoder):
     def __init__(self, plan: Plan, tensors: Mapping[str, Array], arithmetic: Arithmetic) -> None:
         """Put the matrices into the banks. Raises InputError for a model that does not fit."""
         super().__init__(plan.model, tensors)
-        self.layout = Layout(plan)
+        self.layout = plan.layout
         self.device, self.arithmetic = plan.system.device, arithmetic
         self.memory = Memory(self.device, arithmetic)
         self.mismatch = ""
@@ -108,10 +108,9 @@ class DeviceDecoder(ReferenceDecoder):
 
     def row(self, op: Op) -> int:
         """First row of an operator's operands."""
-        layer, dot, name = op.name.partition(".")
         if op.layer < 0:
             return self.layout.rows[op.name]
-        return op.layer * self.layout.layer_rows + self.layout.rows[name if dot else layer]
+        return op.layer * self.layout.layer_rows + self.layout.rows[op.name.partition(".")[2]]
 
     def apply(self, op: Op, registers: Mapping[str, Array]) -> Array:
         """See ReferenceDecoder; on the device where that does the operator."""
@@ -170,7 +169,7 @@ def validate_system(
 
     def fits(workload: Workload) -> None:
         plans.append(Plan(described, machine, workload, True, documents))
-        Layout(plans[0])
+        _ = plans[0].layout
 
     given = given_work(model, described, of_workload, prompt, generate, seed, fits)
     plan = plans[0]

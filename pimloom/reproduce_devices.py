@@ -11,14 +11,12 @@ from pimloom.arch.device import Device, load_device
 from pimloom.arch.tree import InputError
 from pimloom.configs import folder
 from pimloom.mapping import cent
-from pimloom.mapping.devices import aim, lower
+from pimloom.mapping.devices import aim, hbm_pim, lower
 from pimloom.reports.cases import Row, read_rows
 from pimloom.reports.cent import System, load_cent, token
 from pimloom.sim.bench import Issued, channels
 from pimloom.traces.stream import Attention, Elementwise, Gemv, Site, Stream, Work
 
-HBM_RANK_B = 2**28
-"""Bytes of one rank of a pseudo-channel: 16 banks of 16,384 rows of 1 KiB."""
 CENT_MODELS = {
     "7B": cent.Decoder(4096, 32, 32, 128, 11008),
     "13B": cent.Decoder(5120, 40, 40, 128, 13824),
@@ -68,19 +66,11 @@ class Outcome:
 
 def _hbm_pim(row: Row) -> Case:
     kernel = row.text("kernel", ("gemv", "gemvtree", "add", "mul", "relu"))
-    channels, ranks = row.count("channels"), row.count("ranks")
-    work = (
-        Gemv(row.count("out_dim"), row.count("in_dim"), row.count("batch"))
-        if kernel.startswith("gemv")
-        else Elementwise(kernel, row.count("elements"))
-    )
-    overrides = [
-        f"dram.channels={channels}",
-        f"dram.ranks={ranks}",
-        f"dram.channel_capacity_B={ranks * HBM_RANK_B}",
-        f"options.tree={int(kernel == 'gemvtree')}",
-    ]
-    return Case("hbm2-pim", overrides, lambda device: lower(device, work, Site(channels)).stream)
+    sizes = ("out_dim", "in_dim", "batch") if kernel.startswith("gemv") else ("elements",)
+    for column in ("channels", "ranks", *sizes):
+        row.count(column)
+    overrides, work, site = hbm_pim.measured(row.values)
+    return Case("hbm2-pim", overrides, lambda device: lower(device, work, site).stream)
 
 
 def _aim(row: Row) -> Case:

@@ -103,6 +103,11 @@ class Plan:
         """The decoder's operators."""
         return decoder_ops(self.model, self.workload.embedding, self.workload.head)
 
+    @cached_property
+    def layout(self) -> Layout:
+        """The model placed in the devices' banks; raises InputError if it does not fit."""
+        return Layout(self)
+
 
 @dataclass(eq=False)
 class Tally:
@@ -144,7 +149,7 @@ def prepare(
     work.check_fits(network)
     plan = Plan(network, machine, work, pim, {"arch": system_document, "model": model_document})
     if pim:
-        Layout(plan)
+        _ = plan.layout
     return plan
 
 
@@ -271,7 +276,7 @@ class _Runner:
     """One run: the time, the channels of every stage, and what has been added up."""
 
     def __init__(self, plan: Plan) -> None:
-        self.plan, self.system, self.layout = plan, plan.system, Layout(plan)
+        self.plan, self.system, self.layout = plan, plan.system, plan.layout
         self.device, self.host = plan.system.device, plan.system.host
         self.dram = self.device.dram
         self.stages = [channels(self.device) for _ in range(self.system.partition.stages)]
@@ -451,7 +456,7 @@ def block(model: str, system: str, context: int, overrides: Sequence[str] = ()) 
     )  # fmt: skip
     runner = _Runner(plan)
     runner.token(context - 1, has_epilogue=False)
-    told = _summary(plan, runner.tally, runner.layout)
+    told = _summary(plan, runner.tally)
     dram = plan.system.device.dram
     names = dram.command_names
     per_channel = [
@@ -471,14 +476,14 @@ def simulate(plan: Plan, progress: Progress | None = None, started: float | None
     started = time.perf_counter() if started is None else started
     runner = _Runner(plan)
     tally = runner.run(progress)
-    told = _summary(plan, tally, runner.layout)
+    told = _summary(plan, tally)
     told["simulator"] = {"wall_s": time.perf_counter() - started, **host_block()}
     return SystemResult(told, plan, tally)
 
 
-def _summary(plan: Plan, tally: Tally, layout: Layout) -> dict[str, Any]:
+def _summary(plan: Plan, tally: Tally) -> dict[str, Any]:
     """Return everything that a run says, as plain JSON types with units in the keys; unknown is None."""
-    system, work = plan.system, plan.workload
+    system, work, layout = plan.system, plan.workload, plan.layout
     device, total_ps = system.device, tally.ends_ps[-1]
     tokens, later = work.batch * work.generate, work.generate - 1
     first_ps = tally.ends_ps[min(work.prompt, len(tally.ends_ps)) - 1]
